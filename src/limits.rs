@@ -1,0 +1,147 @@
+//! Every bound of karere in one place: value, unit, reason, and how they hold together.
+//!
+//! What a user may want to change has its default here and its checked value in [`crate::config`]; what is part of
+//! the protocol cannot be changed.
+
+use std::time::Duration;
+
+/// One kibibyte.
+pub(crate) const KIB: usize = 1024;
+/// One mebibyte.
+pub(crate) const MIB: usize = 1024 * KIB;
+
+// ---- the wire ----
+
+/// The first bytes of a connection, magic and length not counted. Frozen (docs/PROTOCOL.md, First bytes).
+pub(crate) const HELLO_BYTES_MAX: usize = 16 * KIB;
+/// The body of one frame. Larger is refused before a byte of it is read, so that a corrupt length costs nothing.
+pub(crate) const FRAME_BYTES_MAX: usize = MIB;
+/// A batch is sealed when it would grow beyond this: the knee of the curve in shared/PEERS.md ("What mattered").
+pub(crate) const BATCH_BYTES: usize = 64 * KIB;
+/// Records in one batch; bounds the work of one frame also when bodies are empty.
+pub(crate) const BATCH_RECORDS_MAX: u32 = 8 * 1024;
+/// The body of one chunk of a large message. With its record header it stays below the frame limit.
+pub(crate) const CHUNK_BYTES: usize = 64 * KIB;
+/// A body from this size on travels in a frame of its own and is shared, not copied.
+pub(crate) const OWN_FRAME_BYTES: usize = 4 * KIB;
+/// Bytes of a datagram's body.
+#[allow(dead_code, reason = "datagrams come with views; the wire already refuses longer ones")]
+pub(crate) const DATAGRAM_BYTES_MAX: usize = 32 * KIB;
+/// Protocols in one hello.
+pub(crate) const PROTOCOLS_MAX: usize = 32;
+/// Streams in one session: classes, open or not, of each protocol.
+pub(crate) const STREAMS_MAX: usize = PROTOCOLS_MAX * 6;
+/// Length of a member's name, in bytes: it is bound to a certificate's subject name (255, RFC 5280's ub-name order).
+pub(crate) const MEMBER_NAME_BYTES_MAX: usize = 255;
+/// Length of an environment's or network's name, in bytes.
+pub(crate) const NETWORK_NAME_BYTES_MAX: usize = 255;
+/// Endpoints a member may advertise; a dial tries them in turn, so more would only be slow.
+pub(crate) const ENDPOINTS_MAX: usize = 8;
+/// Labels of a member.
+pub(crate) const LABELS_MAX: usize = 64;
+/// Name of a message type, in bytes: its length is one byte on the wire.
+pub(crate) const TYPE_NAME_BYTES_MAX: usize = 255;
+/// Types one process may understand: with names of full length they fit one `Types` frame.
+pub(crate) const TYPES_MAX: usize = 3 * 1024;
+/// Text of a refusal or close, in bytes.
+pub(crate) const CLOSE_TEXT_BYTES_MAX: usize = 512;
+
+// ---- flow and memory, defaults ----
+
+/// Credit a receiver grants per stream beyond what is handled: about the best window on loopback (shared/PEERS.md).
+pub(crate) const CREDIT_BYTES: u64 = MIB as u64;
+/// The smallest credit: one whole chunk with its headers must pass.
+pub(crate) const CREDIT_BYTES_MIN: u64 = 2 * CHUNK_BYTES as u64;
+/// The largest message `send` takes.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * MIB;
+/// What one process holds for all its destinations.
+pub(crate) const PROCESS_BYTES: usize = 256 * MIB;
+/// What a destination may always hold, link or no link.
+pub(crate) const RESERVE_BYTES: usize = 64 * KIB;
+/// What a destination may hold at most while its link is up and the process has room.
+pub(crate) const QUEUE_BYTES: usize = 8 * MIB;
+/// What replies from inside handlers may take beyond a full queue, for each destination.
+pub(crate) const REPLY_RESERVE_BYTES: usize = 64 * KIB;
+/// What a queued record costs beside its bytes (bookkeeping), so that empty messages are not free.
+pub(crate) const RECORD_OVERHEAD_BYTES: usize = 16;
+/// What reassembly of messages larger than the ordinary credit may take in one process: one of the largest fits.
+pub(crate) const REASSEMBLY_BYTES: usize = 128 * MIB;
+/// Bytes offered to one write; small, because what the kernel holds cannot be overtaken.
+pub(crate) const WRITE_BYTES: usize = 256 * KIB;
+/// Unsent bytes the kernel may hold (`TCP_NOTSENT_LOWAT`): one write's worth keeps the pipe full.
+pub(crate) const NOTSENT_BYTES: u32 = 128 * KIB as u32;
+/// Read buffer of a link that is busy; an idle one holds none.
+pub(crate) const READ_BYTES: usize = 256 * KIB;
+/// Free buffers of `BATCH_BYTES` kept for reuse in one process.
+pub(crate) const POOL_BUFFERS: usize = 64;
+/// Bytes of lower classes pass after this many of higher ones, so that strict priority starves nobody.
+pub(crate) const STARVATION_BYTES: usize = MIB;
+
+// ---- acknowledgements ----
+
+/// A share of the credit: so many bytes received are acknowledged at once.
+pub(crate) const ACK_SHARE: u64 = 4;
+/// So many records received are acknowledged at once.
+pub(crate) const ACK_RECORDS: u64 = 64 * 1024;
+/// At the latest after this an acknowledgement goes alone.
+pub(crate) const ACK_DELAY: Duration = Duration::from_millis(20);
+
+// ---- time, defaults ----
+
+/// A link idle for so long is pinged.
+pub(crate) const PING: Duration = Duration::from_millis(1500);
+/// A link silent for so long is dead: three pings may be lost.
+pub(crate) const LIVENESS: Duration = Duration::from_secs(5);
+/// From connected to answered.
+pub(crate) const HELLO: Duration = Duration::from_secs(3);
+/// From dialled to connected. Shorter than liveness: a lost SYN is sent again by TCP after 1 s.
+pub(crate) const CONNECT: Duration = Duration::from_secs(3);
+/// The first redial comes within this.
+pub(crate) const REDIAL_MIN: Duration = Duration::from_millis(50);
+/// Redials are at most this far apart.
+pub(crate) const REDIAL_MAX: Duration = Duration::from_secs(5);
+/// A contact gives up after this, if nobody was ever met there.
+pub(crate) const CONTACT_GIVE_UP: Duration = Duration::from_secs(30);
+/// How long the accepting side keeps a session that has no link and no other reason.
+pub(crate) const RESUME_LEASE: Duration = Duration::from_secs(60);
+/// Sessions kept by a lease alone.
+pub(crate) const LEASES_MAX: usize = 4096;
+/// A refused connection is read to its end for at most this, so that the refusal is not destroyed by a reset.
+pub(crate) const REFUSAL_LINGER: Duration = Duration::from_secs(1);
+/// Protocol errors in a row, without progress, until `Stuck` is reported.
+pub(crate) const ERRORS_UNTIL_STUCK: u32 = 3;
+
+// ---- before authentication ----
+
+/// Handshakes under way in one process.
+pub(crate) const HANDSHAKES_MAX: usize = 1024;
+/// Handshakes under way from one address.
+pub(crate) const HANDSHAKES_PER_ADDRESS_MAX: usize = 128;
+
+// ---- byte streams ----
+
+/// Window of one byte stream: what its reader has not taken yet.
+pub(crate) const BYTES_WINDOW: u64 = 512 * KIB as u64;
+/// Byte streams open in one session.
+pub(crate) const BYTE_STREAMS_MAX: usize = 1024;
+/// Byte streams opened by peers and not yet accepted by the application.
+pub(crate) const BYTE_STREAM_BACKLOG: usize = 128;
+/// Bytes of one data record of a byte stream.
+pub(crate) const BYTES_RECORD_MAX: usize = 32 * KIB;
+
+// ---- events ----
+
+/// Events waiting for a slow subscriber; beyond it the oldest go and are counted.
+pub(crate) const EVENTS_MAX: usize = 1024;
+
+const _: () = assert!(BATCH_BYTES + 4 * KIB <= FRAME_BYTES_MAX);
+const _: () = assert!(CHUNK_BYTES + 4 * KIB <= FRAME_BYTES_MAX);
+const _: () = assert!(CREDIT_BYTES_MIN >= (CHUNK_BYTES + KIB) as u64, "a chunk and its headers must pass");
+const _: () = assert!(CREDIT_BYTES >= CREDIT_BYTES_MIN);
+const _: () = assert!(STREAMS_MAX * 22 + 6 * KIB <= HELLO_BYTES_MAX, "a hello with every stream fits");
+const _: () = assert!(TYPES_MAX * (TYPE_NAME_BYTES_MAX + 10) <= FRAME_BYTES_MAX);
+const _: () = assert!(OWN_FRAME_BYTES <= CHUNK_BYTES && BYTES_RECORD_MAX <= CHUNK_BYTES);
+const _: () = assert!(REASSEMBLY_BYTES >= MESSAGE_BYTES_MAX);
+const _: () = assert!(RESERVE_BYTES <= QUEUE_BYTES && QUEUE_BYTES <= PROCESS_BYTES);
+const _: () = assert!(PING.as_millis() * 3 <= LIVENESS.as_millis());
+const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX <= HANDSHAKES_MAX);

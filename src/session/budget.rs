@@ -1,0 +1,242 @@
+//! Memory for what waits to be sent: one cap for the process, a reserve for each destination, and a share of the
+//! rest that shrinks as the rest does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+/// Limits of a [`Budget`], in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BudgetLimits {
+    /// All destinations together.
+    pub(crate) process_bytes: usize,
+    /// What a destination may always hold.
+    pub(crate) reserve_bytes: usize,
+    /// What a destination may hold at most.
+    pub(crate) queue_bytes: usize,
+}
+
+/// The process's part: how much of what is not reserved is taken.
+///
+/// Shares follow the dynamic threshold of Choudhury and Hahne ("Dynamic queue length thresholds for shared-memory
+/// packet switches", IEEE/ACM Transactions on Networking 6:2, 1998) with α = 1: a queue may hold as much of the
+/// shared part as is still free. One silent destination can so take half of it at most, two of them two thirds;
+/// there is always room for one more.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limits: BudgetLimits,
+    destinations: AtomicUsize,
+    shared: AtomicUsize,
+    /// Whether anybody waits, so that giving back costs no lock when nobody does.
+    awaited: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Budget {
+    pub(crate) fn new(limits: BudgetLimits) -> Self {
+        Self {
+            limits,
+            destinations: AtomicUsize::new(0),
+            shared: AtomicUsize::new(0),
+            awaited: AtomicBool::new(false),
+            waiting: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Woken when any destination gives back shared bytes. Register first, then try again.
+    fn wake_at_room(&self, waker: &Waker) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.iter().any(|other| other.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+        self.awaited.store(true, Ordering::SeqCst);
+    }
+
+    fn wake_waiting(&self) {
+        if self.awaited.load(Ordering::SeqCst) {
+            let waiting = {
+                let mut waiting = self.waiting.lock();
+                self.awaited.store(false, Ordering::SeqCst);
+                std::mem::take(&mut *waiting)
+            };
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// What each destination may always hold: with many of them half of the cap is divided.
+    fn reserve(&self) -> usize {
+        let destinations = self.destinations.load(Ordering::Relaxed).max(1);
+        self.limits.reserve_bytes.min(self.limits.process_bytes / 2 / destinations)
+    }
+
+    fn shared_free(&self) -> usize {
+        let destinations = self.destinations.load(Ordering::Relaxed);
+        let shareable = self.limits.process_bytes.saturating_sub(self.reserve() * destinations);
+        shareable.saturating_sub(self.shared.load(Ordering::Relaxed))
+    }
+}
+
+/// Why there was no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// The destination holds what it may.
+    Destination,
+    /// The process holds what it may.
+    Process,
+}
+
+/// What one destination has taken of the process's budget; returns it when dropped.
+#[derive(Debug)]
+pub(crate) struct Account {
+    budget: Arc<Budget>,
+    reserved: usize,
+    shared: usize,
+    /// Beyond every limit, for replies.
+    extra: usize,
+}
+
+impl Account {
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+        budget.destinations.fetch_add(1, Ordering::Relaxed);
+        Self { budget, reserved: 0, shared: 0, extra: 0 }
+    }
+
+    /// Bytes taken in all.
+    pub(crate) const fn taken(&self) -> usize {
+        self.reserved + self.shared + self.extra
+    }
+
+    /// Takes `bytes`: of the reserve as long as it lasts, then, if `share` (the link is up), of the shared part. An
+    /// empty queue takes a message of any size that the shared part can hold.
+    #[inline]
+    pub(crate) fn take(&mut self, bytes: usize, share: bool) -> Result<(), NoRoom> {
+        let reserve = self.budget.reserve();
+        if self.shared == 0 && self.reserved + bytes <= reserve {
+            self.reserved += bytes;
+            return Ok(());
+        }
+        self.take_shared(bytes, reserve, share)
+    }
+
+    fn take_shared(&mut self, bytes: usize, reserve: usize, share: bool) -> Result<(), NoRoom> {
+        let from_reserve = bytes.min(reserve.saturating_sub(self.reserved));
+        let from_shared = bytes - from_reserve;
+        if from_shared == 0 {
+            self.reserved += bytes;
+            return Ok(());
+        }
+        let queue_bytes = self.budget.limits.queue_bytes.max(if self.taken() == 0 { bytes } else { 0 });
+        if !share || self.taken() + bytes > queue_bytes {
+            return Err(NoRoom::Destination);
+        }
+        // With α = 1 a queue may hold what is free once its new bytes are taken; a lone large message may take all.
+        let free = self.budget.shared_free();
+        if self.shared + from_shared > free && !(self.shared == 0 && from_shared <= free) {
+            return Err(NoRoom::Process);
+        }
+        self.budget.shared.fetch_add(from_shared, Ordering::Relaxed);
+        self.shared += from_shared;
+        self.reserved += from_reserve;
+        Ok(())
+    }
+
+    /// Woken when the process has room again; see [`NoRoom::Process`]. Register first, then try again.
+    pub(crate) fn wake_at_room(&self, waker: &Waker) {
+        self.budget.wake_at_room(waker);
+    }
+
+    /// Takes bytes beyond the limits, at most `most` in all.
+    pub(crate) fn take_extra(&mut self, bytes: usize, most: usize) -> bool {
+        let fits = self.extra + bytes <= most;
+        if fits {
+            self.extra += bytes;
+        }
+        fits
+    }
+
+    /// Gives bytes back: first what was taken beyond the limits, then shared ones, the reserve last.
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.taken(), "gave back {bytes} of {}", self.taken());
+        let extra = bytes.min(self.extra);
+        self.extra -= extra;
+        let shared = (bytes - extra).min(self.shared);
+        self.shared -= shared;
+        self.reserved = self.reserved.saturating_sub(bytes - extra - shared);
+        if shared > 0 {
+            self.budget.shared.fetch_sub(shared, Ordering::SeqCst);
+            self.budget.wake_waiting();
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.give_back(self.taken());
+        self.budget.destinations.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: BudgetLimits =
+        BudgetLimits { process_bytes: 1_000_000, reserve_bytes: 10_000, queue_bytes: 1_000_000 };
+
+    fn fill(account: &mut Account) -> usize {
+        while account.take(1000, true).is_ok() {}
+        account.taken()
+    }
+
+    #[test]
+    fn one_silent_destination_leaves_half_of_the_shared_part() {
+        let budget = Arc::new(Budget::new(LIMITS));
+        let mut others: Vec<_> = (0..9).map(|_| Account::new(Arc::clone(&budget))).collect();
+        let mut silent = Account::new(Arc::clone(&budget));
+        let held = fill(&mut silent);
+        assert!((400_000..=520_000).contains(&held), "{held}");
+        for other in &mut others {
+            assert!(other.take(20_000, true).is_ok(), "always room for one more");
+        }
+    }
+
+    #[test]
+    fn the_cap_holds_however_many_there_are() {
+        let budget = Arc::new(Budget::new(LIMITS));
+        let mut all: Vec<_> = (0..300).map(|_| Account::new(Arc::clone(&budget))).collect();
+        let held: usize = all.iter_mut().map(fill).sum();
+        assert!(held <= LIMITS.process_bytes, "{held}");
+        drop(all);
+        assert_eq!(budget.shared.load(Ordering::Relaxed), 0);
+        assert_eq!(fill(&mut Account::new(Arc::clone(&budget))) / 100_000, 5, "all was given back");
+    }
+
+    #[test]
+    fn without_a_link_only_the_reserve_is_there() {
+        let budget = Arc::new(Budget::new(LIMITS));
+        let mut account = Account::new(budget);
+        assert!(account.take(10_000, false).is_ok());
+        assert_eq!(account.take(1, false), Err(NoRoom::Destination));
+        assert!(account.take(1, true).is_ok());
+    }
+
+    #[test]
+    fn a_message_larger_than_the_queue_passes_when_it_is_alone() {
+        let budget = Arc::new(Budget::new(BudgetLimits { queue_bytes: 50_000, ..LIMITS }));
+        let mut account = Account::new(budget);
+        assert!(account.take(900_000, true).is_ok());
+        assert_eq!(account.take(1, true), Err(NoRoom::Destination));
+    }
+
+    #[test]
+    fn replies_have_their_own_room_and_it_comes_back() {
+        let budget = Arc::new(Budget::new(LIMITS));
+        let mut account = Account::new(budget);
+        assert!(account.take_extra(900, 1000));
+        assert!(!account.take_extra(101, 1000));
+        account.give_back(900);
+        assert!(account.take_extra(1000, 1000));
+    }
+}

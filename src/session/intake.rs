@@ -1,0 +1,300 @@
+//! The intake of a destination: where producers encode, and from where its session takes.
+//!
+//! A locked type that is open or closed. Teardown closes it under the lock, so that a late producer gets its message
+//! back. Nothing is awaited under the lock, and no code of the user runs under it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::batch::Batch;
+use super::budget::{Account, NoRoom};
+use super::receipt::{Cause, Lost, Ticket};
+use crate::limits::{
+    BATCH_BYTES, CHUNK_BYTES, OWN_FRAME_BYTES, POOL_BUFFERS, RECORD_OVERHEAD_BYTES, REPLY_RESERVE_BYTES,
+};
+use crate::wire::StreamId;
+use crate::wire::record::{self, HEADER_BYTES, RecordHeader, TOTAL_EXTENSION_BYTES};
+
+/// Buffers of [`BATCH_BYTES`] that are used again, shared by all destinations of a process.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers(Mutex<Vec<BytesMut>>);
+
+impl Buffers {
+    fn take(&self) -> BytesMut {
+        let spare = self.0.lock().pop();
+        spare.unwrap_or_else(|| BytesMut::with_capacity(BATCH_BYTES + HEADER_BYTES + 64))
+    }
+
+    pub(crate) fn give(&self, buffer: BytesMut) {
+        let mut spare = self.0.lock();
+        if spare.len() < POOL_BUFFERS {
+            spare.push(buffer);
+        }
+    }
+}
+
+/// What a producer hands over.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) stream: StreamId,
+    pub(crate) hash: u32,
+    pub(crate) version: u16,
+    pub(crate) body: Body<'a>,
+    /// A reply from inside a handler to the sender of what it handles: may draw on the reserve for replies.
+    pub(crate) reply: bool,
+}
+
+/// A body, encoded once for all recipients.
+#[derive(Clone, Copy)]
+pub(crate) enum Body<'a> {
+    /// Copied whatever its size; for bodies that live in a scratch buffer.
+    Slice(&'a [u8]),
+    /// Shared from [`OWN_FRAME_BYTES`] on, copied below.
+    Shared(&'a Bytes),
+}
+
+impl Body<'_> {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Slice(slice) => slice,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// Why the intake did not take a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full(NoRoom),
+    Closed(Cause),
+}
+
+#[derive(Debug)]
+struct Lane {
+    stream: StreamId,
+    queue: VecDeque<Batch>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    closed: Option<Cause>,
+    link_up: bool,
+    account: Account,
+    buffers: Arc<Buffers>,
+    lanes: SmallVec<[Lane; 2]>,
+    /// Messages ever taken.
+    queued: u64,
+    waiting: Vec<Waker>,
+}
+
+/// The intake as producers and session share it.
+pub(crate) type SharedIntake = Arc<Mutex<Intake>>;
+
+impl Intake {
+    pub(crate) fn new(account: Account, buffers: Arc<Buffers>) -> Self {
+        Self {
+            closed: None,
+            link_up: false,
+            account,
+            buffers,
+            lanes: SmallVec::new(),
+            queued: 0,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Takes a message. `Ok(true)`: nothing was waiting before, so the session must be woken.
+    #[inline]
+    pub(crate) fn push(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) -> Result<bool, Refused> {
+        if let Some(cause) = self.closed {
+            return Err(Refused::Closed(cause));
+        }
+        let body_bytes = out.body.as_slice().len();
+        self.charge(charge_of(body_bytes), out.reply)?;
+        self.queued += 1;
+        let was_empty = self.is_empty();
+        if body_bytes < OWN_FRAME_BYTES {
+            self.push_small(out, ticket);
+        } else {
+            self.push_shared(out, ticket);
+        }
+        Ok(was_empty)
+    }
+
+    #[inline]
+    fn charge(&mut self, bytes: usize, reply: bool) -> Result<(), Refused> {
+        match self.account.take(bytes, self.link_up) {
+            Ok(()) => Ok(()),
+            Err(_) if reply && self.account.take_extra(bytes, REPLY_RESERVE_BYTES) => Ok(()),
+            Err(no_room) => Err(Refused::Full(no_room)),
+        }
+    }
+
+    #[inline]
+    fn lane(&mut self, stream: StreamId) -> &mut Lane {
+        let at = self.lanes.iter().position(|lane| lane.stream == stream).unwrap_or_else(|| {
+            self.lanes.push(Lane { stream, queue: VecDeque::new() });
+            self.lanes.len() - 1
+        });
+        // The position was found or made just now.
+        &mut self.lanes[at]
+    }
+
+    #[inline]
+    fn push_small(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) {
+        let body = out.body.as_slice();
+        let buffers = Arc::clone(&self.buffers);
+        let queue = &mut self.lane(out.stream).queue;
+        let open = match queue.back_mut() {
+            Some(batch) if batch.has_room(body.len()) => batch,
+            Some(_) => queue.push_back_mut(Batch::in_buffer(buffers.take())),
+            None => queue.push_back_mut(Batch::new()),
+        };
+        if open.would_grow(body.len()) {
+            open.move_to(buffers.take());
+        }
+        open.push(out.hash, out.version, body, ticket);
+    }
+
+    fn push_shared(&mut self, out: Outgoing<'_>, mut ticket: Option<Ticket>) {
+        let body = match out.body {
+            Body::Slice(slice) => Bytes::copy_from_slice(slice),
+            Body::Shared(bytes) => bytes.clone(),
+        };
+        let queue = &mut self.lane(out.stream).queue;
+        let header = |length, flags| RecordHeader { length, flags, version: out.version, hash: out.hash };
+        if body.len() <= CHUNK_BYTES {
+            let header = header(body.len() as u32, record::WHOLE);
+            queue.push_back(Batch::of_shared(header, &[], body, ticket));
+            return;
+        }
+        let total = body.len();
+        let extension = record::total_extension(total as u64);
+        for start in (0..total).step_by(CHUNK_BYTES) {
+            let end = (start + CHUNK_BYTES).min(total);
+            let (first, last) = (start == 0, end == total);
+            let extension: &[u8] = if first { &extension } else { &[] };
+            let flags = if first { record::FIRST | record::EXTENDED } else { 0 } | if last { record::LAST } else { 0 };
+            let header = header((end - start + extension.len()) as u32, flags);
+            let ticket = if last { ticket.take() } else { None };
+            queue.push_back(Batch::of_shared(header, extension, body.slice(start..end), ticket));
+        }
+    }
+
+    /// Nothing waits to be taken by the session.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.queue.is_empty())
+    }
+
+    /// Hands over one batch of each stream that is wanted.
+    pub(crate) fn take(&mut self, mut wanted: impl FnMut(StreamId) -> bool, mut to: impl FnMut(StreamId, Batch)) {
+        for lane in &mut self.lanes {
+            if !lane.queue.is_empty() && wanted(lane.stream) {
+                if let Some(batch) = lane.queue.pop_front() {
+                    to(lane.stream, batch);
+                }
+            }
+        }
+    }
+
+    /// Bytes of messages that ended; wakes whoever waits for room.
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        self.account.give_back(bytes);
+        self.wake();
+    }
+
+    /// Takes a buffer back for the next batches.
+    pub(crate) fn recycle(&self, buffer: BytesMut) {
+        self.buffers.give(buffer);
+    }
+
+    /// Woken when there may be room, and at the close. Register first, then try again.
+    pub(crate) fn wake_at_room(&mut self, waker: &Waker, no_room: NoRoom) {
+        if !self.waiting.iter().any(|other| other.will_wake(waker)) {
+            self.waiting.push(waker.clone());
+        }
+        if no_room == NoRoom::Process {
+            self.account.wake_at_room(waker);
+        }
+    }
+
+    fn wake(&mut self) {
+        for waker in self.waiting.drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// A larger share is there only while the link is up.
+    pub(crate) fn set_link_up(&mut self, up: bool) {
+        self.link_up = up;
+        self.wake();
+    }
+
+    /// Takes nothing from now on; the first cause stays.
+    pub(crate) fn close(&mut self, cause: Cause) {
+        self.closed.get_or_insert(cause);
+        self.wake();
+    }
+
+    /// Drops what waits: of one protocol's streams, or all. Each message ends as `lost` says.
+    pub(crate) fn purge(&mut self, lost: Lost, which: impl Fn(StreamId) -> bool) -> u64 {
+        let mut messages = 0;
+        for lane in self.lanes.iter_mut().filter(|lane| which(lane.stream)) {
+            for batch in lane.queue.drain(..) {
+                self.account.give_back(batch.charge());
+                messages += u64::from(batch.messages());
+                batch.into_tickets().for_each(|ticket| ticket.lost(lost));
+            }
+        }
+        self.wake();
+        messages
+    }
+
+    /// Drops the rest of a message whose head was written; its end comes with `lost`.
+    pub(crate) fn purge_tail(&mut self, stream: StreamId, lost: Lost) -> u64 {
+        let mut messages = 0;
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.stream == stream) else { return 0 };
+        while let Some(batch) = lane.queue.pop_front_if(|batch| !batch.starts_message()) {
+            self.account.give_back(batch.charge());
+            messages += u64::from(batch.messages());
+            batch.into_tickets().for_each(|ticket| ticket.lost(lost));
+        }
+        self.wake();
+        messages
+    }
+
+    /// Messages ever taken.
+    pub(crate) const fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// Messages that the session has not taken yet.
+    pub(crate) fn waiting_messages(&self) -> u64 {
+        self.lanes.iter().flat_map(|lane| &lane.queue).map(|batch| u64::from(batch.messages())).sum()
+    }
+
+    /// What this destination costs, unacknowledged ones included.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.account.taken()
+    }
+
+    pub(crate) fn streams(&self) -> impl Iterator<Item = StreamId> {
+        self.lanes.iter().map(|lane| lane.stream)
+    }
+}
+
+/// What a message of `body_bytes` will cost; the sum of what its batches are charged.
+pub(crate) fn charge_of(body_bytes: usize) -> usize {
+    let one = HEADER_BYTES + RECORD_OVERHEAD_BYTES;
+    if body_bytes <= CHUNK_BYTES {
+        body_bytes + one
+    } else {
+        body_bytes + body_bytes.div_ceil(CHUNK_BYTES) * one + TOTAL_EXTENSION_BYTES
+    }
+}

@@ -1,0 +1,508 @@
+//! The session: the exactly-once, ordered state between two members. It survives every link.
+//!
+//! Sans-IO: inputs are `handle_*`, outputs are `poll_*`, time is an argument. After any input, poll in this order:
+//! [`Session::poll_event`] until empty, [`Session::poll_transmit`] while there is room, [`Session::poll_timeout`].
+
+mod batch;
+mod budget;
+mod error;
+mod inbox;
+mod intake;
+mod outbox;
+mod receipt;
+#[cfg(test)]
+mod tests;
+mod transmit;
+mod types;
+
+pub(crate) use budget::{Account, Budget, BudgetLimits};
+pub(crate) use error::ProtocolError;
+pub(crate) use inbox::{Content, Delivery, InboxLimits, Reservation};
+pub(crate) use intake::{Body, Buffers, Intake, Outgoing, Refused, SharedIntake, charge_of};
+pub use receipt::{Cause, Lost, Receipt};
+pub(crate) use receipt::Ticket;
+pub(crate) use transmit::Transmit;
+pub(crate) use types::PeerTypes;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use inbox::Inbox;
+use outbox::{Freed, Outbox, Wrote};
+
+use crate::limits::{STARVATION_BYTES, STREAMS_MAX};
+use crate::wire::frame::{Batch as WireBatch, encode_control};
+use crate::wire::{Epoch, Frame, Protocol, Seq, StreamAck, StreamId, StreamResume};
+
+/// What a session must know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionConfig {
+    pub(crate) inbox: InboxLimits,
+    pub(crate) ack_delay: Duration,
+}
+
+/// What a session tells its peer room.
+#[derive(Debug)]
+pub(crate) enum SessionEvent {
+    /// For a handler; `handle_handled` answers, with the same epoch.
+    Deliver { epoch: Epoch, delivery: Delivery },
+    /// A message larger than the ordinary credit has begun; `handle_reserved` answers, with the same epoch.
+    Reserve { epoch: Epoch, stream: StreamId, bytes: u64 },
+}
+
+/// What a handler is done with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handled {
+    /// The session that delivered it.
+    pub(crate) epoch: Epoch,
+    pub(crate) stream: StreamId,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+/// How messages ended, and what it took. Messages, not records, but for `resent` and `duplicates`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accounts {
+    pub(crate) acked: u64,
+    pub(crate) not_sent: u64,
+    pub(crate) indeterminate: u64,
+    /// Records written again.
+    pub(crate) resent: u64,
+    /// Records received again.
+    pub(crate) duplicates: u64,
+    /// Records that handlers are done with.
+    pub(crate) handled: u64,
+    /// Frame bytes of batches written.
+    pub(crate) bytes_written: u64,
+    /// Record bytes accepted.
+    pub(crate) bytes_accepted: u64,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Session {
+    config: SessionConfig,
+    epoch: Epoch,
+    peer_epoch: Option<Epoch>,
+    intake: SharedIntake,
+    outboxes: Vec<Outbox>,
+    inboxes: Vec<Inbox>,
+    /// Credit for streams that the peer's hello did not list.
+    peer_credit: u64,
+    types: Option<PeerTypes>,
+    /// Both are in one view.
+    admitted: bool,
+    link_up: bool,
+    ack_deadline: Option<Instant>,
+    turn: u64,
+    /// Bytes of higher classes since a lower one that waits was served.
+    overtaken: usize,
+    events: VecDeque<SessionEvent>,
+    accounts: Accounts,
+    progress: bool,
+}
+
+impl Session {
+    pub(crate) fn new(config: SessionConfig, epoch: Epoch, intake: SharedIntake) -> Self {
+        Self {
+            config,
+            epoch,
+            peer_epoch: None,
+            intake,
+            outboxes: Vec::new(),
+            inboxes: Vec::new(),
+            peer_credit: 0,
+            types: None,
+            admitted: false,
+            link_up: false,
+            ack_deadline: None,
+            turn: 0,
+            overtaken: 0,
+            events: VecDeque::new(),
+            accounts: Accounts::default(),
+            progress: false,
+        }
+    }
+
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) const fn peer_epoch(&self) -> Option<Epoch> {
+        self.peer_epoch
+    }
+
+    pub(crate) fn bind(&mut self, peer_epoch: Epoch) {
+        debug_assert!(self.peer_epoch.is_none_or(|bound| bound == peer_epoch));
+        self.peer_epoch = Some(peer_epoch);
+    }
+
+    /// Both are in one view now, so all types pass, not only those open to anyone.
+    #[allow(dead_code, reason = "the seam for views")]
+    pub(crate) fn set_admitted(&mut self, admitted: bool) {
+        self.admitted = admitted;
+    }
+
+    /// For a hello: what was received, and how far the peer may go on.
+    pub(crate) fn resume_points(&self) -> Vec<StreamResume> {
+        self.inboxes.iter().map(Inbox::resume_point).collect()
+    }
+
+    /// Credit for streams that the hello does not list.
+    pub(crate) const fn default_credit(&self) -> u64 {
+        self.config.inbox.credit_bytes
+    }
+
+    /// A link is adopted. What the peer has not received goes again.
+    pub(crate) fn handle_link_up(
+        &mut self,
+        resume: &[StreamResume],
+        credit: u64,
+    ) -> Result<(), ProtocolError> {
+        self.peer_credit = credit;
+        self.types = None;
+        for point in resume {
+            if let Some(at) = self.outbox(point.stream)? {
+                let freed = at.resume(point.next_expected, point.credit)?;
+                self.ended(freed, |accounts| &mut accounts.acked);
+            }
+        }
+        let unlisted = |outbox: &&mut Outbox| resume.iter().all(|point| point.stream != outbox.stream);
+        for outbox in self.outboxes.iter_mut().filter(unlisted) {
+            outbox.resume(Seq(1), credit)?;
+        }
+        for inbox in &mut self.inboxes {
+            // The hello said all of this.
+            inbox.say_ack();
+        }
+        self.link_up = true;
+        self.intake.lock().set_link_up(true);
+        Ok(())
+    }
+
+    /// The link is gone. Nothing is lost by that.
+    pub(crate) fn handle_link_down(&mut self) {
+        self.link_up = false;
+        self.ack_deadline = None;
+        self.outboxes.iter_mut().for_each(Outbox::link_down);
+        self.intake.lock().set_link_up(false);
+    }
+
+    /// What the peer understands. Until it has said so on this link nothing is written but acknowledgements.
+    pub(crate) fn handle_types(&mut self, types: PeerTypes) {
+        self.types = Some(types);
+    }
+
+    pub(crate) fn handle_batch(&mut self, now: Instant, batch: &WireBatch) -> Result<(), ProtocolError> {
+        let limits = self.config.inbox;
+        let inbox = match self.inboxes.iter().position(|inbox| inbox.stream() == batch.stream) {
+            Some(at) => &mut self.inboxes[at],
+            None if self.inboxes.len() < STREAMS_MAX => {
+                self.inboxes.push_mut(Inbox::new(batch.stream, limits))
+            }
+            None => return Err(ProtocolError::TooManyStreams { most: STREAMS_MAX }),
+        };
+        let before = inbox.accepted();
+        let accepted = inbox.handle_batch(batch)?;
+        self.progress |= inbox.accepted() > before;
+        self.accounts.duplicates += accepted.duplicates;
+        if let Some(bytes) = accepted.reserve {
+            self.events.push_back(SessionEvent::Reserve { epoch: self.epoch, stream: batch.stream, bytes });
+        }
+        self.accounts.bytes_accepted += batch.records.len() as u64;
+        let epoch = self.epoch;
+        let deliver = |delivery| SessionEvent::Deliver { epoch, delivery };
+        self.events.extend(accepted.deliveries.into_iter().map(deliver));
+        self.want_ack(now);
+        Ok(())
+    }
+
+    pub(crate) fn handle_acks(&mut self, acks: &[StreamAck]) -> Result<(), ProtocolError> {
+        for ack in acks {
+            let Some(outbox) = self.outbox(ack.stream)? else { continue };
+            let freed = outbox.handle_ack(ack)?;
+            self.progress |= freed.charge > 0;
+            self.ended(freed, |accounts| &mut accounts.acked);
+        }
+        Ok(())
+    }
+
+    /// Handlers are done with so many records of a stream, in order. What an earlier session delivered is counted
+    /// and gives no credit.
+    pub(crate) fn handle_handled(&mut self, now: Instant, handled: Handled) {
+        self.accounts.handled += handled.records;
+        if handled.epoch == self.epoch
+            && let Some(inbox) = self.inboxes.iter_mut().find(|inbox| inbox.stream() == handled.stream)
+        {
+            inbox.handle_handled(handled.records, handled.bytes);
+            self.want_ack(now);
+        }
+    }
+
+    /// Memory for the large message under way on this stream is there.
+    pub(crate) fn handle_reserved(
+        &mut self,
+        now: Instant,
+        epoch: Epoch,
+        stream: StreamId,
+        reservation: Reservation,
+    ) {
+        if epoch == self.epoch
+            && let Some(inbox) = self.inboxes.iter_mut().find(|inbox| inbox.stream() == stream)
+        {
+            inbox.handle_reserved(reservation);
+            self.want_ack(now);
+        }
+    }
+
+    fn want_ack(&mut self, now: Instant) {
+        if self.link_up && self.ack_deadline.is_none() && self.inboxes.iter().any(Inbox::is_ack_wanted) {
+            self.ack_deadline = Some(now + self.config.ack_delay);
+        }
+    }
+
+    /// Finds a stream's way out, or makes it. `None`: nothing was ever sent there, and nothing is to be.
+    fn outbox(&mut self, stream: StreamId) -> Result<Option<&mut Outbox>, ProtocolError> {
+        let most = STREAMS_MAX;
+        match self.outboxes.iter().position(|outbox| outbox.stream == stream) {
+            Some(at) => Ok(self.outboxes.get_mut(at)),
+            None if self.outboxes.len() < most => {
+                let credit = self.peer_credit;
+                Ok(Some(self.outboxes.push_mut(Outbox::new(stream, credit))))
+            }
+            None => Err(ProtocolError::TooManyStreams { most }),
+        }
+    }
+
+    fn ended(&mut self, freed: Freed, account: impl Fn(&mut Accounts) -> &mut u64) {
+        *account(&mut self.accounts) += freed.messages;
+        if freed.charge > 0 {
+            let mut intake = self.intake.lock();
+            intake.give_back(freed.charge);
+            for sent in freed.batches {
+                if let Some(buffer) = sent.into_buffer() {
+                    intake.recycle(buffer);
+                }
+            }
+        }
+    }
+
+    /// Adds what is to be written now: acknowledgements first, then batches by class. Call while there is room and
+    /// the link is up.
+    pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) {
+        if !self.link_up {
+            return;
+        }
+        let batches_from = out.bytes();
+        let ack_at = out.parts.len();
+        while out.has_room() && self.write_batch(now, out) {}
+        let due = self.ack_deadline.is_some_and(|deadline| deadline <= now)
+            || out.bytes() > batches_from
+            || self.inboxes.iter().any(Inbox::is_ack_due);
+        if due {
+            // Ack first: a full window must not starve acks.
+            self.write_acks(out, ack_at);
+        }
+    }
+
+    fn write_acks(&mut self, out: &mut Transmit, at: usize) {
+        self.ack_deadline = None;
+        let wanted = self.inboxes.iter_mut().filter(|inbox| inbox.is_ack_wanted());
+        let acks: Vec<_> = wanted.map(Inbox::say_ack).collect();
+        if !acks.is_empty() {
+            out.insert(at, encode_control(&Frame::Ack(acks)));
+        }
+    }
+
+    fn write_batch(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        let Some(types) = &self.types else { return false };
+        Self::fetch(&self.intake, &mut self.outboxes, self.peer_credit);
+        let admitted = self.admitted;
+        let mut refused = Freed::default();
+        for outbox in &mut self.outboxes {
+            let stream = outbox.stream;
+            let freed = outbox.refuse_types(|hash, version| types.judge(stream, hash, version, admitted));
+            refused.messages += freed.messages;
+            refused.charge += freed.charge;
+        }
+        if refused.charge > 0 {
+            self.ended(refused, |accounts| &mut accounts.not_sent);
+            return true;
+        }
+        let Some(at) = self.choose() else { return false };
+        let Some(outbox) = self.outboxes.get_mut(at) else { return false };
+        self.turn += 1;
+        outbox.served = self.turn;
+        match outbox.poll_transmit(now, out) {
+            Some(Wrote::New { bytes }) => self.accounts.bytes_written += bytes as u64,
+            Some(Wrote::Again { bytes, records }) => {
+                self.accounts.bytes_written += bytes as u64;
+                self.accounts.resent += u64::from(records);
+            }
+            None => return false,
+        }
+        true
+    }
+
+    /// One batch of each stream that has none waiting here; the rest may still grow in the intake.
+    fn fetch(intake: &SharedIntake, outboxes: &mut Vec<Outbox>, credit: u64) {
+        let mut intake = intake.lock();
+        if intake.is_empty() {
+            return;
+        }
+        for stream in intake.streams() {
+            if outboxes.iter().all(|outbox| outbox.stream != stream) && outboxes.len() < STREAMS_MAX {
+                outboxes.push(Outbox::new(stream, credit));
+            }
+        }
+        let mut fetched: smallvec::SmallVec<[_; 4]> = smallvec::SmallVec::new();
+        let wants = |stream| outboxes.iter().any(|outbox| outbox.stream == stream && outbox.wants());
+        intake.take(wants, |stream, batch| fetched.push((stream, batch)));
+        drop(intake);
+        for (stream, batch) in fetched {
+            if let Some(outbox) = outboxes.iter_mut().find(|outbox| outbox.stream == stream) {
+                outbox.enqueue(batch);
+            }
+        }
+    }
+
+    /// The stream to be served: the highest class, in turns; a lower one when it was overtaken for long enough.
+    fn choose(&mut self) -> Option<usize> {
+        let ready = || self.outboxes.iter().enumerate().filter(|(_, outbox)| outbox.is_ready());
+        let key = |outbox: &Outbox| (outbox.stream.class(), outbox.served);
+        let (best, first) = ready().min_by_key(|(_, outbox)| key(outbox))?;
+        let lowest = ready().max_by_key(|(_, outbox)| (outbox.stream.class(), u64::MAX - outbox.served));
+        let (last, lower) = lowest?;
+        if lower.stream.class() == first.stream.class() {
+            self.overtaken = 0;
+            return Some(best);
+        }
+        if self.overtaken >= STARVATION_BYTES {
+            self.overtaken = 0;
+            return Some(last);
+        }
+        self.overtaken += crate::limits::BATCH_BYTES;
+        Some(best)
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<SessionEvent> {
+        self.events.pop_front()
+    }
+
+    /// When to call `poll_transmit` again though nothing happened.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.ack_deadline
+    }
+
+    /// Whether something is to be written now that a link would take.
+    pub(crate) fn wants_link(&self) -> bool {
+        !self.is_drained()
+    }
+
+    /// Something was acknowledged or accepted since the last call.
+    pub(crate) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progress)
+    }
+
+    /// Nothing waits, everything is acknowledged.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.outboxes.iter().all(Outbox::is_drained) && self.intake.lock().is_empty()
+    }
+
+    /// Everything that came was handled.
+    pub(crate) fn is_handled(&self) -> bool {
+        self.inboxes.iter().all(|inbox| inbox.unhandled_bytes() == 0)
+    }
+
+    /// The last number given on each stream, for a goodbye.
+    pub(crate) fn last_sent(&self) -> Vec<(StreamId, Seq)> {
+        self.outboxes.iter().map(|outbox| (outbox.stream, outbox.last())).collect()
+    }
+
+    /// Whether everything up to a goodbye came.
+    pub(crate) fn check_goodbye(&self, last: &[(StreamId, Seq)]) -> Result<(), ProtocolError> {
+        for (stream, last) in last {
+            let inbox = self.inboxes.iter().find(|inbox| inbox.stream() == *stream);
+            let accepted = inbox.map_or(Seq::NONE, Inbox::accepted);
+            if accepted < *last {
+                return Err(ProtocolError::EarlyGoodbye { stream: *stream, last: *last, accepted });
+            }
+        }
+        Ok(())
+    }
+
+    /// The session ended and another begins, in `epoch`: what was written is indeterminate; what was not starts at 1
+    /// again, but for byte streams, whose tail is never sent without its head.
+    pub(crate) fn restart(&mut self, cause: Cause, epoch: Epoch) {
+        debug_assert!(epoch > self.epoch, "epochs of a pair strictly increase");
+        self.handle_link_down();
+        self.drop_written(cause);
+        let bytes = |stream: StreamId| stream.protocol() == Protocol::BYTES;
+        self.drop_unwritten(Lost::NotSent(cause), bytes);
+        self.inboxes.clear();
+        self.epoch = epoch;
+        self.peer_epoch = None;
+        self.peer_credit = 0;
+        self.types = None;
+    }
+
+    /// The session ended and none follows: nothing is taken any more.
+    pub(crate) fn end(&mut self, cause: Cause) {
+        self.intake.lock().close(cause);
+        self.handle_link_down();
+        self.drop_written(cause);
+        self.drop_unwritten(Lost::NotSent(cause), |_| true);
+        debug_assert!(self.is_drained());
+    }
+
+    fn drop_written(&mut self, cause: Cause) {
+        for at in 0..self.outboxes.len() {
+            let Some(outbox) = self.outboxes.get_mut(at) else { continue };
+            let stream = outbox.stream;
+            let (freed, tail_in_intake) = outbox.restart(cause, 0);
+            self.ended(freed, |accounts| &mut accounts.indeterminate);
+            if tail_in_intake {
+                let lost = Lost::Indeterminate(cause);
+                self.accounts.indeterminate += self.intake.lock().purge_tail(stream, lost);
+            }
+        }
+    }
+
+    fn drop_unwritten(&mut self, lost: Lost, which: impl Fn(StreamId) -> bool) {
+        for at in 0..self.outboxes.len() {
+            if let Some(outbox) = self.outboxes.get_mut(at).filter(|outbox| which(outbox.stream)) {
+                let freed = outbox.purge(lost);
+                self.ended(freed, |accounts| &mut accounts.not_sent);
+            }
+        }
+        self.accounts.not_sent += self.intake.lock().purge(lost, which);
+    }
+
+    pub(crate) const fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Messages queued ever, and those that are neither acknowledged nor ended, counted where they wait.
+    pub(crate) fn queued_and_pending(&self) -> (u64, u64) {
+        let intake = self.intake.lock();
+        let written: u64 = self.outboxes.iter().map(Outbox::pending_messages).sum();
+        (intake.queued(), written + intake.waiting_messages())
+    }
+
+    /// Per stream: what is unacknowledged, since when, what credit is left, whether it waits for credit.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = (StreamId, u64, Option<Instant>, u64, bool)> {
+        self.outboxes.iter().map(|outbox| {
+            let oldest = outbox.oldest_unacked();
+            (outbox.stream, outbox.unacked_bytes(), oldest, outbox.credit_left(), outbox.is_blocked())
+        })
+    }
+
+    /// Record bytes that wait for their handler.
+    pub(crate) fn unhandled_bytes(&self) -> u64 {
+        self.inboxes.iter().map(Inbox::unhandled_bytes).sum()
+    }
+
+    pub(crate) const fn intake(&self) -> &SharedIntake {
+        &self.intake
+    }
+}

@@ -1,0 +1,268 @@
+//! One stream's way out: what waits for credit, what was written and is not acknowledged, and where this link stands.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::batch::{Batch, Sent};
+use super::error::ProtocolError;
+use super::receipt::{Cause, Lost, Ticket};
+use super::transmit::Transmit;
+use crate::wire::{Seq, StreamAck, StreamId};
+
+/// What an acknowledgement or an end set free.
+#[derive(Debug, Default)]
+pub(crate) struct Freed {
+    pub(crate) messages: u64,
+    /// What the destination is given back.
+    pub(crate) charge: usize,
+    pub(crate) batches: SmallVec<[Sent; 4]>,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrote {
+    /// Numbers were given.
+    New { bytes: usize },
+    /// A batch was written again.
+    Again { bytes: usize, records: u32 },
+}
+
+/// See the module's text. Invariant: window, then queue, in the order sent; `window[..cursor]` is on this link.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    pub(crate) stream: StreamId,
+    /// Not written yet.
+    queue: VecDeque<Batch>,
+    /// Written and not acknowledged, with the time of the first write.
+    window: VecDeque<(Sent, Instant)>,
+    /// How many batches of the window are on the present link.
+    cursor: usize,
+    /// The number the next record gets.
+    next: Seq,
+    /// Record bytes written.
+    offset: u64,
+    acked: Seq,
+    handled: Seq,
+    credit: u64,
+    /// Record bytes in the window.
+    window_bytes: u64,
+    unacked: VecDeque<(Seq, Ticket)>,
+    unhandled: VecDeque<(Seq, Ticket)>,
+    /// When the streams of a class were served last, for taking turns.
+    pub(crate) served: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(stream: StreamId, credit: u64) -> Self {
+        Self {
+            stream,
+            queue: VecDeque::new(),
+            window: VecDeque::new(),
+            cursor: 0,
+            next: Seq(1),
+            offset: 0,
+            acked: Seq::NONE,
+            handled: Seq::NONE,
+            credit,
+            window_bytes: 0,
+            unacked: VecDeque::new(),
+            unhandled: VecDeque::new(),
+            served: 0,
+        }
+    }
+
+    /// Whether a batch from the intake is wanted: one waits here at most, so that the rest can still grow.
+    pub(crate) fn wants(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn enqueue(&mut self, batch: Batch) {
+        self.queue.push_back(batch);
+    }
+
+    /// What was written and is not acknowledged goes again, from `next_expected` on, which acknowledges all before.
+    pub(crate) fn resume(&mut self, next_expected: Seq, credit: u64) -> Result<Freed, ProtocolError> {
+        let accepted = next_expected.previous();
+        if accepted >= self.next {
+            return Err(ProtocolError::AckBeyondSent { acked: accepted, sent: self.next.previous() });
+        }
+        let freed = self.advance(accepted);
+        // A low `next expected` never proves lost state: what is acknowledged stays acknowledged.
+        self.cursor = 0;
+        self.credit = self.credit.max(credit);
+        Ok(freed)
+    }
+
+    /// No link, so nothing is on it.
+    pub(crate) fn link_down(&mut self) {
+        self.cursor = 0;
+    }
+
+    pub(crate) fn handle_ack(&mut self, ack: &StreamAck) -> Result<Freed, ProtocolError> {
+        let sent = self.next.previous();
+        if ack.accepted > sent {
+            return Err(ProtocolError::AckBeyondSent { acked: ack.accepted, sent });
+        }
+        let freed = self.advance(ack.accepted);
+        self.credit = self.credit.max(ack.credit);
+        if ack.handled > self.handled {
+            self.handled = ack.handled;
+            while let Some((_, ticket)) = self.unhandled.pop_front_if(|(seq, _)| *seq <= ack.handled) {
+                ticket.handled();
+            }
+        }
+        Ok(freed)
+    }
+
+    fn advance(&mut self, accepted: Seq) -> Freed {
+        let mut freed = Freed::default();
+        if accepted <= self.acked {
+            return freed;
+        }
+        self.acked = accepted;
+        while let Some((sent, _)) = self.window.pop_front_if(|(sent, _)| sent.last() <= accepted) {
+            self.cursor = self.cursor.saturating_sub(1);
+            self.window_bytes -= sent.record_bytes;
+            freed.messages += u64::from(sent.messages);
+            freed.charge += sent.charge;
+            freed.batches.push(sent);
+        }
+        while let Some((seq, ticket)) = self.unacked.pop_front_if(|(seq, _)| *seq <= accepted) {
+            ticket.acked();
+            self.unhandled.push_back((seq, ticket));
+        }
+        freed
+    }
+
+    /// Whether something can be written now.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.cursor < self.window.len() || self.queue.front().is_some_and(|batch| self.fits(batch))
+    }
+
+    fn fits(&self, batch: &Batch) -> bool {
+        self.offset + batch.first_record_bytes() <= self.credit
+    }
+
+    /// Something waits for credit.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.queue.front().is_some_and(|batch| !self.fits(batch))
+    }
+
+    /// Writes one batch: one of the window that this link has not seen, else the next of the queue.
+    pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> Option<Wrote> {
+        if let Some((sent, _)) = self.window.get(self.cursor) {
+            self.cursor += 1;
+            sent.parts.iter().for_each(|part| out.push(part.clone()));
+            return Some(Wrote::Again { bytes: sent.frame_bytes(), records: sent.count });
+        }
+        let batch = self.queue.pop_front()?;
+        let (fits, rest) = batch.split_to_fit(self.credit.saturating_sub(self.offset));
+        if let Some(rest) = rest {
+            self.queue.push_front(rest);
+        }
+        let sent = fits?.stamp(self.stream, self.next, &mut self.unacked);
+        sent.parts.iter().for_each(|part| out.push(part.clone()));
+        self.next = sent.last().next();
+        self.offset += sent.record_bytes;
+        self.window_bytes += sent.record_bytes;
+        let bytes = sent.frame_bytes();
+        self.window.push_back((sent, now));
+        self.cursor = self.window.len();
+        Some(Wrote::New { bytes })
+    }
+
+    /// Drops, before they get a number, the records whose type the peer does not take.
+    pub(crate) fn refuse_types(
+        &mut self,
+        judge: impl Fn(u32, u16) -> Result<(), Cause>,
+    ) -> Freed {
+        let mut freed = Freed::default();
+        let passes = |hash, version| judge(hash, version).is_ok();
+        if self.queue.front().is_none_or(|batch| batch.all_types(passes)) {
+            return freed;
+        }
+        let Some(batch) = self.queue.pop_front() else { return freed };
+        let (kept, refused) = batch.split_by_type(passes);
+        if let Some(kept) = kept {
+            self.queue.push_front(kept);
+        }
+        for batch in refused {
+            let cause = batch.first_type().map_or(Cause::NotUnderstood, |(hash, version)| {
+                judge(hash, version).err().unwrap_or(Cause::NotUnderstood)
+            });
+            freed.messages += u64::from(batch.messages());
+            freed.charge += batch.charge();
+            batch.into_tickets().for_each(|ticket| ticket.lost(Lost::NotSent(cause)));
+        }
+        freed
+    }
+
+    /// The session ended. What was written is indeterminate, also a message of which only the head was written;
+    /// the rest stays and starts at 1 again. Tells whether the tail of such a message may still be in the intake.
+    pub(crate) fn restart(&mut self, cause: Cause, credit: u64) -> (Freed, bool) {
+        let lost = Lost::Indeterminate(cause);
+        let mut freed = Freed::default();
+        let cut = self.window.back().is_some_and(|(sent, _)| !sent.ends_message)
+            || self.queue.front().is_some_and(|batch| !batch.starts_message());
+        for (sent, _) in self.window.drain(..) {
+            freed.messages += u64::from(sent.messages);
+            freed.charge += sent.charge;
+            freed.batches.push(sent);
+        }
+        self.unacked.drain(..).for_each(|(_, ticket)| ticket.lost(lost));
+        self.unhandled.drain(..).for_each(|(_, ticket)| ticket.orphaned(cause));
+        while let Some(batch) = self.queue.pop_front_if(|batch| !batch.starts_message()) {
+            freed.messages += u64::from(batch.messages());
+            freed.charge += batch.charge();
+            batch.into_tickets().for_each(|ticket| ticket.lost(lost));
+        }
+        let tail_in_intake = cut && self.queue.is_empty();
+        let queue = std::mem::take(&mut self.queue);
+        *self = Self { queue, served: self.served, ..Self::new(self.stream, credit) };
+        (freed, tail_in_intake)
+    }
+
+    /// Drops what was never written.
+    pub(crate) fn purge(&mut self, lost: Lost) -> Freed {
+        let mut freed = Freed::default();
+        for batch in self.queue.drain(..) {
+            freed.messages += u64::from(batch.messages());
+            freed.charge += batch.charge();
+            batch.into_tickets().for_each(|ticket| ticket.lost(lost));
+        }
+        freed
+    }
+
+    /// The last number given.
+    pub(crate) fn last(&self) -> Seq {
+        self.next.previous()
+    }
+
+    /// Messages that are neither acknowledged nor ended.
+    pub(crate) fn pending_messages(&self) -> u64 {
+        let queue = self.queue.iter().map(|batch| u64::from(batch.messages()));
+        queue.chain(self.window.iter().map(|(sent, _)| u64::from(sent.messages))).sum()
+    }
+
+    /// Nothing waits and everything is acknowledged.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.queue.is_empty() && self.window.is_empty()
+    }
+
+    /// Record bytes written and not acknowledged.
+    pub(crate) const fn unacked_bytes(&self) -> u64 {
+        self.window_bytes
+    }
+
+    /// When the oldest unacknowledged batch was written first.
+    pub(crate) fn oldest_unacked(&self) -> Option<Instant> {
+        self.window.front().map(|(_, written)| *written)
+    }
+
+    /// Record bytes that may still be written.
+    pub(crate) fn credit_left(&self) -> u64 {
+        self.credit.saturating_sub(self.offset)
+    }
+}

@@ -1,0 +1,44 @@
+//! What is to be written to a link next, in pieces.
+
+use bytes::Bytes;
+
+use crate::limits::WRITE_BYTES;
+
+/// Pieces for one vectored write. Filled by `poll_transmit`, emptied by the driver.
+#[derive(Debug, Default)]
+pub(crate) struct Transmit {
+    pub(crate) parts: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Transmit {
+    pub(crate) fn push(&mut self, part: Bytes) {
+        self.bytes += part.len();
+        self.parts.push(part);
+    }
+
+    /// Puts a piece before others.
+    pub(crate) fn insert(&mut self, at: usize, part: Bytes) {
+        self.bytes += part.len();
+        self.parts.insert(at.min(self.parts.len()), part);
+    }
+
+    /// Whether another frame may be added: a write is bounded, because what the kernel holds cannot be overtaken.
+    pub(crate) const fn has_room(&self) -> bool {
+        self.bytes < WRITE_BYTES
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Forgets the pieces, keeps the room.
+    pub(crate) fn clear(&mut self) {
+        self.parts.clear();
+        self.bytes = 0;
+    }
+}
