@@ -1,8 +1,8 @@
 //! karere
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 pub mod member;
 mod limits;
 mod wire;
 mod session;
-
-// pub mod faults;
+mod link;
+mod peer;

@@ -16,8 +16,8 @@ use super::pipe::{PIPE_BYTES, Pipe};
 use super::plan::{Direction, Ending, Rate};
 use super::shared::Shared;
 
-/// Reads and writes in a row before the other direction and the orders have their turn. Two readiness checks a
-/// round, so that both directions stay below the runtime's budget of 128 a poll.
+/// Reads and writes in a row before the other direction and the orders have their turn. Two readiness checks
+/// a round, so that both directions stay below the runtime's budget of 128 a poll.
 const ROUNDS_MAX: usize = 24;
 
 /// Why a lane has nothing more to do.
@@ -31,6 +31,14 @@ pub(super) enum LaneEnd {
     SourceLost(io::Error),
     /// Writing failed: the side that receives is gone.
     SinkLost(io::Error),
+}
+
+/// What a lane lies between.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends<'a> {
+    pub(super) source: &'a TcpStream,
+    pub(super) sink: &'a TcpStream,
+    pub(super) shared: &'a Shared,
 }
 
 #[derive(Debug)]
@@ -101,24 +109,37 @@ impl Lane {
     }
 
     /// Does what can be done now; ready when it ended.
+    ///
+    /// `news` says whether orders wait. It is asked between a read and the write: so no byte that was sent
+    /// after an order was given is forwarded before it is obeyed.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &TcpStream,
-        sink: &TcpStream,
-        shared: &Shared,
+        ends: Ends<'_>,
+        news: impl Fn() -> bool,
     ) -> Poll<LaneEnd> {
         for _ in 0..ROUNDS_MAX {
-            let (wrote, read) = match self.gate {
-                Gate::Open => (self.poll_write(cx, sink, shared), self.poll_read(cx, source)),
-                Gate::Ending => (self.poll_write(cx, sink, shared), Poll::Pending),
-                Gate::Silent { drain: true } => (Poll::Pending, self.poll_drain(cx, source)),
+            let read = match self.gate {
+                Gate::Open => self.poll_read(cx, ends.source),
+                Gate::Silent { drain: true } => self.poll_drain(cx, ends.source),
+                Gate::Ending => Poll::Pending,
                 Gate::Silent { drain: false } | Gate::Shut => return Poll::Pending,
             };
-            match (wrote, read) {
-                (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
-                (Poll::Pending, Poll::Pending) => return Poll::Pending,
-                (Poll::Ready(Ok(())), _) | (_, Poll::Ready(Ok(()))) => {}
+            if let Poll::Ready(Err(end)) = read {
+                return Poll::Ready(end);
+            }
+            if news() {
+                break;
+            }
+            let wrote = match self.gate {
+                Gate::Open | Gate::Ending => self.poll_write(cx, ends.sink, ends.shared),
+                Gate::Silent { .. } | Gate::Shut => Poll::Pending,
+            };
+            if let Poll::Ready(Err(end)) = wrote {
+                return Poll::Ready(end);
+            }
+            if read.is_pending() && wrote.is_pending() {
+                return Poll::Pending;
             }
         }
         cx.waker().wake_by_ref();

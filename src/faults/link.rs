@@ -14,16 +14,16 @@ use tokio::time::timeout;
 
 use super::counts::add;
 use super::fate::{Armed, Deed, Fate};
-use super::lane::{Lane, LaneEnd};
-use super::parting::{Parting, hold, leave, reset, reset_both};
+use super::lane::{Ends, Lane, LaneEnd};
+use super::parting::{Parting, arrive, hold, leave, reset, reset_both};
 use super::plan::{Direction, Ending, Fault, Rate};
 use super::registry::{Admission, Order, Standing};
 use super::shared::{Shared, Weather, delay};
 
 /// A target that does not answer counts as unreachable after this.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// What is asked for when a rate limit is lifted: the kernel no longer sizes a buffer that was once set by hand.
-/// The usual ceiling of its own sizing (`tcp_wmem`); it grants what its limits allow.
+/// What is asked for when a rate limit is lifted: the kernel no longer sizes a buffer that was once set by
+/// hand. The usual ceiling of its own sizing (`tcp_wmem`); it grants what its limits allow.
 const SOCKET_BUFFER_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Joins a client to the target, until one of them or a fault ends it.
@@ -52,11 +52,19 @@ pub(super) async fn serve(client: TcpStream, admission: Admission, shared: Arc<S
         () = stop.cancelled() => return,
         parting = link.run(orders, weather) => parting,
     };
-    // The buffers go here; what is held in silence is only the sockets.
-    let Link { client, server, .. } = link;
+    let (client, server) = link.into_sockets();
     match parting {
         Parting::Close => {}
         Parting::Reset => reset_both(client, server),
+        Parting::ResetAfter(direction) => {
+            shared.registry().stand(connection, Standing::Leaving);
+            let sink = match direction {
+                Direction::Up => &server,
+                Direction::Down => &client,
+            };
+            arrive(sink, stop).await;
+            reset_both(client, server);
+        }
         Parting::Fin => {
             shared.registry().stand(connection, Standing::Leaving);
             leave(client, server, stop).await;
@@ -95,7 +103,8 @@ struct Link<'a> {
     server: TcpStream,
     up: Lane,
     down: Lane,
-    heals: u32,
+    /// As it was last seen.
+    weather: Weather,
     shared: &'a Shared,
 }
 
@@ -121,9 +130,14 @@ impl<'a> Link<'a> {
             server,
             up: lane(Direction::Up),
             down: lane(Direction::Down),
-            heals: 0,
+            weather: Weather::default(),
             shared,
         }
+    }
+
+    /// Only the sockets: the buffers are dropped.
+    fn into_sockets(self) -> (TcpStream, TcpStream) {
+        (self.client, self.server)
     }
 
     async fn run(
@@ -136,8 +150,7 @@ impl<'a> Link<'a> {
             let turn = tokio::select! {
                 biased;
                 Ok(()) = weather.changed() => Turn::Weather(*weather.borrow_and_update()),
-                Some(order) = orders.recv() => Turn::Order(order),
-                (direction, end) = poll_fn(|cx| self.poll_lanes(cx)) => Turn::Lane(direction, end),
+                turn = poll_fn(|cx| self.poll_turn(cx, &mut orders)) => turn,
             };
             let parting = match turn {
                 Turn::Weather(weather) => self.set_weather(weather),
@@ -150,16 +163,23 @@ impl<'a> Link<'a> {
         }
     }
 
-    fn poll_lanes(&mut self, cx: &mut Context<'_>) -> Poll<(Direction, LaneEnd)> {
-        if let Poll::Ready(end) = self.up.poll(cx, &self.client, &self.server, self.shared) {
-            return Poll::Ready((Direction::Up, end));
+    fn poll_turn(&mut self, cx: &mut Context<'_>, orders: &mut mpsc::Receiver<Order>) -> Poll<Turn> {
+        // None once it is evicted; then its stop comes.
+        if let Poll::Ready(Some(order)) = orders.poll_recv(cx) {
+            return Poll::Ready(Turn::Order(order));
         }
-        self.down.poll(cx, &self.server, &self.client, self.shared).map(|end| (Direction::Down, end))
+        let (client, server, shared) = (&self.client, &self.server, self.shared);
+        let news = || !orders.is_empty() || *shared.weather.borrow() != self.weather;
+        if let Poll::Ready(end) = self.up.poll(cx, Ends { source: client, sink: server, shared }, news) {
+            return Poll::Ready(Turn::Lane(Direction::Up, end));
+        }
+        let end = self.down.poll(cx, Ends { source: server, sink: client, shared }, news);
+        end.map(|end| Turn::Lane(Direction::Down, end))
     }
 
     fn set_weather(&mut self, weather: Weather) -> Option<Parting> {
-        if weather.heals > self.heals {
-            self.heals = weather.heals;
+        let before = std::mem::replace(&mut self.weather, weather);
+        if weather.heals > before.heals {
             self.up.fate.heal();
             self.down.fate.heal();
         }
@@ -169,7 +189,7 @@ impl<'a> Link<'a> {
     }
 
     fn obey(&mut self, Order { fault, scheduled, heals }: Order) -> Option<Parting> {
-        if heals < self.heals || scheduled && !self.shared.budgets.take(&fault) {
+        if heals < self.weather.heals || scheduled && !self.shared.budgets.take(&fault) {
             return None;
         }
         match fault {
@@ -227,7 +247,7 @@ impl<'a> Link<'a> {
     fn lane_ended(&mut self, direction: Direction, end: LaneEnd) -> Option<Parting> {
         let other = self.lane(direction.reverse());
         match end {
-            LaneEnd::Cut(Ending::Rst) => Some(Parting::Reset),
+            LaneEnd::Cut(Ending::Rst) => Some(Parting::ResetAfter(direction)),
             LaneEnd::Cut(Ending::Fin) => Some(Parting::Fin),
             LaneEnd::Finished if other.is_shut() => Some(Parting::Close),
             // The end does not pass through the silent direction.

@@ -1,12 +1,13 @@
 //! A TCP proxy that breaks things on purpose: for tests, for the demo, and for whoever wants to see it break.
 //!
-//! A [`Plan`] says from one seed what goes wrong and when; a [`Proxy`] stands between a client and a target on
-//! real sockets and does it. [`FaultCounts`] counts only what really happened, [`FaultEvents`] tells it live.
+//! A [`Plan`] says from one seed what goes wrong and when; a [`Proxy`] stands between a client and a target
+//! on real sockets and does it. [`FaultCounts`] counts only what really happened, [`FaultEvents`] tells it
+//! live.
 //!
 //! | fault | what both ends see |
 //! |---|---|
 //! | [`Fault::Reset`] | `ECONNRESET` |
-//! | [`Fault::Cut`] | exactly N bytes of one direction, then an end of file or a reset, at any byte boundary |
+//! | [`Fault::Cut`] | exactly N bytes of one direction, then an end of file or a reset |
 //! | [`Fault::Flip`] | one bit of one byte is wrong, nothing else |
 //! | [`Fault::Silence`] | nothing, for ever: no bytes, no close |
 //! | [`Fault::OneWay`] | nothing in one direction; the other goes on |

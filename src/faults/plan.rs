@@ -36,7 +36,8 @@ impl Direction {
 pub enum Ending {
     /// An end of file: all bytes up to the cut arrive first.
     Fin,
-    /// A reset: bytes the receiving kernel had no room for yet may be lost with it.
+    /// A reset, when the kernel has sent all bytes up to the cut; or after 2 s, if the receiver does not read
+    /// them, and then they are lost with it.
     Rst,
 }
 
@@ -97,8 +98,8 @@ pub enum Fault {
         /// As in [`Fault::Silence`], for the silent direction.
         drain: bool,
     },
-    /// Every byte arrives that much later, in order. 128 KiB a direction are held, so that the throughput falls
-    /// to 128 KiB a delay; at most one hour. 0 lifts it.
+    /// Every byte arrives that much later, in order. 128 KiB a direction are held, so that the throughput
+    /// falls to 128 KiB a delay; at most one hour. 0 lifts it.
     Delay {
         /// Milliseconds.
         ms: u64,
@@ -143,8 +144,8 @@ pub enum Hits {
 
 /// What happens to the connections of one proxy.
 ///
-/// The same plan draws the same episodes at the same times, and the same cuts and flips for the connection of the
-/// same number; only what the kernel and the peers make of it differs.
+/// The same plan draws the same episodes at the same times, and the same cuts and flips for the connection of
+/// the same number; only what the kernel and the peers make of it differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plan {

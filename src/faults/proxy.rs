@@ -73,11 +73,13 @@ impl Proxy {
         self.shared.set_target(target);
     }
 
-    /// Applies a fault to all connections that are not silent; returns how many it was handed to, 0 for a refusal.
+    /// Applies a fault to all connections that are not silent; returns how many it was handed to, 0 for a
+    /// refusal.
     ///
-    /// It takes effect in the next turn of each connection's task; [`Proxy::counts`] says when it did. An injected delay or
-    /// rate holds for these connections until the delay or rate for all changes. At most 64 cuts and flips wait in one
-    /// direction of a connection, and 16 faults for one that is not joined yet; more are dropped.
+    /// No byte sent after this returns is forwarded before the fault took effect; [`Proxy::counts`] says when
+    /// it did. An injected delay or rate holds for these connections until the delay or rate for all changes.
+    /// At most 64 cuts and flips wait in one direction of a connection, and 16 faults for one that is not
+    /// joined yet; more are dropped.
     pub fn inject(&self, fault: Fault) -> usize {
         if let Fault::Refuse { ms } = fault {
             self.shared.refuse(ms);
@@ -99,8 +101,8 @@ impl Proxy {
             .send_modify(|weather| (weather.calm_delay, weather.spell_delay) = (delay(ms), None));
     }
 
-    /// Ends it all: no more scheduled faults, waiting cuts and flips are disarmed, delay, rate and refusal lifted. What
-    /// is silent stays so. Faults can still be injected and rates and delays be set.
+    /// Ends it all: no more scheduled faults, waiting cuts and flips are disarmed, delay, rate and refusal
+    /// lifted. What is silent stays so. Faults can still be injected and rates and delays be set.
     pub fn heal(&self) {
         self.shared.healed.cancel();
         self.shared.weather.send_modify(|weather| {
@@ -109,8 +111,8 @@ impl Proxy {
         self.shared.refuse(0);
     }
 
-    /// Stops everything and waits until all sockets are closed. Cancel safe: dropped early, everything stops all the
-    /// same, only nobody waits for it.
+    /// Stops everything and waits until all sockets are closed. Cancel safe: dropped early, everything stops
+    /// all the same, only nobody waits for it.
     pub async fn stop(self) {
         self.shared.stop.cancel();
         self.shared.tasks.close();
@@ -118,7 +120,8 @@ impl Proxy {
     }
 }
 
-/// Small buffers, if any, are set before listening: accepted sockets inherit them, and the first window is small.
+/// Small buffers, if any, are set before listening: accepted sockets inherit them, and the first window is
+/// small.
 fn bind(listen: SocketAddr, rate: Option<Rate>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(listen), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

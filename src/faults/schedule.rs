@@ -107,7 +107,8 @@ pub struct Schedule {
     pub silence_every_ms: Option<Pace>,
     /// One direction, drawn, falls silent.
     pub one_way_every_ms: Option<Pace>,
-    /// Each connection is cut after so many bytes, drawn for each direction; end of file or reset is drawn too.
+    /// Each connection is cut after so many bytes, drawn for each direction; end of file or reset is drawn
+    /// too.
     pub cut_after_bytes: Option<Pace>,
     /// One bit of a byte is flipped, again and again in each direction of each connection.
     pub flip_every_bytes: Option<Pace>,

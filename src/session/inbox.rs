@@ -98,7 +98,7 @@ pub(crate) struct Inbox {
     told: StreamAck,
     told_offset: u64,
     reassembly: Option<Reassembly>,
-    /// A repeated record: its acknowledgement was lost, so say it again.
+    /// A repeated record, or a new link: an acknowledgement was lost, so say it again.
     repeat: bool,
 }
 
@@ -320,6 +320,11 @@ impl Inbox {
         self.told_offset = self.offset;
         self.repeat = false;
         self.told
+    }
+
+    /// On a new link all of it is said once more.
+    pub(crate) fn link_up(&mut self) {
+        self.repeat = true;
     }
 
     /// Which stream this is.

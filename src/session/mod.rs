@@ -171,10 +171,8 @@ impl Session {
         for outbox in self.outboxes.iter_mut().filter(unlisted) {
             outbox.resume(Seq(1), credit)?;
         }
-        for inbox in &mut self.inboxes {
-            // The hello said all of this.
-            inbox.say_ack();
-        }
+        // The hello says neither what is handled, nor what changed after it was written.
+        self.inboxes.iter_mut().for_each(Inbox::link_up);
         self.link_up = true;
         self.intake.lock().set_link_up(true);
         Ok(())

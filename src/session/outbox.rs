@@ -48,6 +48,8 @@ pub(crate) struct Outbox {
     credit: u64,
     /// Record bytes in the window.
     window_bytes: u64,
+    /// The last record that got a number is a chunk of a message whose end did not get one yet.
+    in_message: bool,
     unacked: VecDeque<(Seq, Ticket)>,
     unhandled: VecDeque<(Seq, Ticket)>,
     /// When the streams of a class were served last, for taking turns.
@@ -67,6 +69,7 @@ impl Outbox {
             handled: Seq::NONE,
             credit,
             window_bytes: 0,
+            in_message: false,
             unacked: VecDeque::new(),
             unhandled: VecDeque::new(),
             served: 0,
@@ -167,20 +170,23 @@ impl Outbox {
         self.next = sent.last().next();
         self.offset += sent.record_bytes;
         self.window_bytes += sent.record_bytes;
+        self.in_message = !sent.ends_message;
         let bytes = sent.frame_bytes();
         self.window.push_back((sent, now));
         self.cursor = self.window.len();
         Some(Wrote::New { bytes })
     }
 
-    /// Drops, before they get a number, the records whose type the peer does not take.
+    /// Drops, before they get a number, the records whose type the peer does not take. The rest of a message whose
+    /// head got one is not judged again: a head without its tail would block the stream for ever.
     pub(crate) fn refuse_types(
         &mut self,
         judge: impl Fn(u32, u16) -> Result<(), Cause>,
     ) -> Freed {
         let mut freed = Freed::default();
         let passes = |hash, version| judge(hash, version).is_ok();
-        if self.queue.front().is_none_or(|batch| batch.all_types(passes)) {
+        let is_tail = |batch: &Batch| self.in_message && !batch.starts_message();
+        if self.queue.front().is_none_or(|batch| is_tail(batch) || batch.all_types(passes)) {
             return freed;
         }
         let Some(batch) = self.queue.pop_front() else { return freed };
@@ -204,8 +210,7 @@ impl Outbox {
     pub(crate) fn restart(&mut self, cause: Cause, credit: u64) -> (Freed, bool) {
         let lost = Lost::Indeterminate(cause);
         let mut freed = Freed::default();
-        let cut = self.window.back().is_some_and(|(sent, _)| !sent.ends_message)
-            || self.queue.front().is_some_and(|batch| !batch.starts_message());
+        let cut = self.in_message;
         for (sent, _) in self.window.drain(..) {
             freed.messages += u64::from(sent.messages);
             freed.charge += sent.charge;

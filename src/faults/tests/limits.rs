@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::harness::*;
@@ -99,4 +100,41 @@ async fn a_slow_listener_loses_the_oldest_events_and_knows_how_many() {
     }
     assert_eq!(got, [17, 18, 19, 20].map(|ms| Fault::Delay { ms }));
     assert_eq!(events.missed(), 16);
+}
+
+/// Kilobytes of this process that are resident.
+fn resident_kb() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
+}
+
+/// `cargo test --release -- --ignored --nocapture holds_little`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement; needs a process of its own"]
+async fn holds_little_memory_for_each_connection() {
+    let bench = Bench::new(Plan::default()).await;
+    let mut pairs = vec![bench.pair().await];
+    let start = resident_kb();
+    for _ in 0..150 {
+        let (mut client, mut server) = bench.pair().await;
+        passes(&mut client, &mut server).await;
+        pairs.push((client, server));
+    }
+    let idle = resident_kb() - start;
+    let bytes = noise(1_000_000);
+    let mut got = vec![0; bytes.len()];
+    for (client, server) in &mut pairs {
+        let (wrote, read) =
+            within(async { tokio::join!(client.write_all(&bytes), server.read_exact(&mut got)) }).await;
+        assert!(wrote.is_ok() && read.is_ok());
+        let (wrote, read) =
+            within(async { tokio::join!(server.write_all(&bytes), client.read_exact(&mut got)) }).await;
+        assert!(wrote.is_ok() && read.is_ok());
+    }
+    let busy = resident_kb() - start;
+    bench.proxy.inject(Fault::Silence { drain: false });
+    bench.eventually(|counts| counts.held == 151).await;
+    let held = resident_kb() - start;
+    println!("KiB for 150 connections with both far ends: idle {idle}, busy {busy}, held {held}");
+    assert!(busy < 150 * 300 && held < busy / 4);
 }

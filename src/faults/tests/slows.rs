@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep};
 use super::harness::*;
 use crate::faults::{DelaySpells, Fault, Plan, Rate, Schedule};
 
-/// Bytes of the time they were sent at, in microseconds, arrive in order and not before the delay; the longest.
+/// Bytes of the time they were sent at, in microseconds, arrive in order and not before the delay; the
+/// longest.
 async fn stamps(bench: &Bench, stamps: usize, least: Duration) -> Duration {
     let (mut client, mut server) = bench.pair().await;
     let start = Instant::now();

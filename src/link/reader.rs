@@ -1,0 +1,107 @@
+//! Cuts the bytes of a link into frames. Bodies are slices of the buffer that was read into.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::limits::{OWN_FRAME_BYTES, READ_BYTES};
+use crate::wire::frame::{Frame, FrameHeader, HEADER_BYTES};
+use crate::wire::DecodeError;
+
+/// The buffer of an idle link.
+const IDLE_BYTES: usize = 4 * 1024;
+
+/// Bytes in, frames out.
+#[derive(Debug, Default)]
+pub(crate) struct FrameReader {
+    buffer: BytesMut,
+    /// Decoded, and waiting for its body.
+    header: Option<FrameHeader>,
+    /// The last read filled the room there was, so the next one gets more.
+    busy: bool,
+}
+
+impl FrameReader {
+    /// Where to read into: room for the rest of the frame that has begun, or for what may come next.
+    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
+        let missing = self.header.map_or(0, |header| header.rest_bytes().saturating_sub(self.buffer.len()));
+        let room = self.buffer.capacity() - self.buffer.len();
+        let wanted = if self.busy { READ_BYTES } else { IDLE_BYTES };
+        if room < missing.max(wanted / 4) {
+            // Takes the old allocation back when no frame of it is held any more.
+            self.buffer.reserve(missing.max(wanted));
+        }
+        &mut self.buffer
+    }
+
+    /// After a read into [`FrameReader::buffer`].
+    pub(crate) fn note_read(&mut self) {
+        self.busy = self.buffer.len() == self.buffer.capacity();
+    }
+
+    /// Gives memory back when nothing waits here.
+    pub(crate) fn note_idle(&mut self) {
+        if self.buffer.is_empty() && self.header.is_none() && self.buffer.capacity() > IDLE_BYTES {
+            self.buffer = BytesMut::new();
+            self.busy = false;
+        }
+    }
+
+    /// The next frame; `None`: more bytes are needed.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame>, DecodeError> {
+        let header = match self.header {
+            Some(header) => header,
+            None => {
+                let Some(bytes) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+                let header = FrameHeader::decode(bytes)?;
+                bytes::Buf::advance(&mut self.buffer, HEADER_BYTES);
+                *self.header.insert(header)
+            }
+        };
+        if self.buffer.len() < header.rest_bytes() {
+            return Ok(None);
+        }
+        self.header = None;
+        let rest = self.buffer.split_to(header.rest_bytes());
+        // A small frame must not pin a large buffer for as long as its handler takes.
+        let rest = if rest.len() < OWN_FRAME_BYTES { Bytes::copy_from_slice(&rest) } else { rest.freeze() };
+        Frame::decode(&header, rest).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::encode_control;
+
+    #[test]
+    fn frames_come_out_whole_however_the_bytes_arrive() {
+        let frames = [
+            Frame::Ping { nonce: 7, heard_millis: 9 },
+            Frame::Goodbye { last: Vec::new(), confirmed: true },
+            Frame::Types(Vec::new()),
+            Frame::Datagram(Bytes::from(vec![5; 9000])),
+        ];
+        let bytes: Vec<u8> = frames.iter().flat_map(encode_control).collect();
+        for step in [1, 3, 24, 25, 1000, bytes.len()] {
+            let mut reader = FrameReader::default();
+            let mut found = Vec::new();
+            for piece in bytes.chunks(step) {
+                reader.buffer().extend_from_slice(piece);
+                reader.note_read();
+                while let Some(frame) = reader.next().unwrap() {
+                    found.push(frame);
+                }
+            }
+            assert_eq!(found, frames, "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn an_idle_reader_holds_no_memory() {
+        let mut reader = FrameReader::default();
+        reader.busy = true;
+        reader.buffer();
+        assert!(reader.buffer.capacity() >= READ_BYTES);
+        reader.note_idle();
+        assert_eq!(reader.buffer.capacity(), 0);
+    }
+}

@@ -1,0 +1,86 @@
+//! Why a session is kept, and where its peer can be dialled.
+
+use std::time::Instant;
+
+use crate::member::Endpoint;
+
+/// Names one contact handle of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ContactId(pub(crate) u64);
+
+/// A session lives while a reason holds it. (A view is another; it comes with views.)
+#[derive(Debug, Default)]
+pub(crate) struct Reasons {
+    /// Handles, with the address each was given: dialled as given, not as advertised.
+    contacts: Vec<(ContactId, Endpoint)>,
+    /// The peer dialled: it has a reason of its own, and this side keeps the session while a link is up and for a
+    /// lease after.
+    peer_dialled: bool,
+    /// When the lease is over; set while no link is up.
+    lease: Option<Instant>,
+    turn: usize,
+}
+
+impl Reasons {
+    pub(crate) fn add_contact(&mut self, contact: ContactId, endpoint: Endpoint) {
+        self.contacts.push((contact, endpoint));
+    }
+
+    pub(crate) fn remove_contact(&mut self, contact: ContactId) {
+        self.contacts.retain(|(other, _)| *other != contact);
+    }
+
+    /// Contacts at an address where somebody else was found.
+    pub(crate) fn remove_contacts_at(&mut self, endpoint: &Endpoint) -> Vec<ContactId> {
+        let gone = self.contacts.extract_if(.., |(_, at)| at == endpoint);
+        gone.map(|(contact, _)| contact).collect()
+    }
+
+    pub(crate) fn set_peer_dialled(&mut self) {
+        self.peer_dialled = true;
+    }
+
+    /// The peer may have no reason any more: it begins anew.
+    pub(crate) fn forget_peer_dialled(&mut self) {
+        self.peer_dialled = false;
+        self.lease = None;
+    }
+
+    /// The link is gone; without another reason the lease begins.
+    pub(crate) fn start_lease(&mut self, until: Instant) {
+        if self.peer_dialled {
+            self.lease = Some(until);
+        }
+    }
+
+    pub(crate) fn end_lease(&mut self) {
+        self.lease = None;
+    }
+
+    /// When to look again, if only the lease holds the session.
+    pub(crate) fn lease(&self) -> Option<Instant> {
+        if self.contacts.is_empty() { self.lease } else { None }
+    }
+
+    /// Whether this side may dial.
+    pub(crate) fn may_dial(&self) -> bool {
+        !self.contacts.is_empty()
+    }
+
+    /// Whether only the lease, or a link that the peer dialled, holds the session.
+    pub(crate) fn is_passive(&self) -> bool {
+        self.contacts.is_empty()
+    }
+
+    /// Whether something holds it. A live link counts only if the peer dialled once.
+    pub(crate) fn hold(&self, link_up: bool) -> bool {
+        !self.contacts.is_empty() || self.lease.is_some() || (link_up && self.peer_dialled)
+    }
+
+    /// Where to dial next; several addresses take turns.
+    pub(crate) fn next_endpoint(&mut self) -> Option<Endpoint> {
+        let at = self.turn.checked_rem(self.contacts.len())?;
+        self.turn = self.turn.wrapping_add(1);
+        self.contacts.get(at).map(|(_, endpoint)| endpoint.clone())
+    }
+}

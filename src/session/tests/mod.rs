@@ -1,0 +1,13 @@
+//! Two sessions face to face in virtual time: claims by example, and lists of operations at random.
+
+mod acks;
+mod classes;
+mod flow;
+mod order;
+mod pair;
+mod random;
+mod refusals;
+mod restart;
+mod resume;
+mod rooms;
+mod side;
