@@ -49,12 +49,16 @@ impl Introduction {
         }
     }
 
+    /// The refusal of one who speaks no version that is spoken here.
+    pub(crate) fn reject_version(&self, theirs: Versions) -> Box<Reject> {
+        let text = format!("speaks versions {}, you {theirs}", self.versions);
+        Box::new(Reject { your_versions: Some(theirs), ..self.reject(Code::VersionMismatch, text) })
+    }
+
     /// What can be judged before it is known whose session it is: version, environment, network, whom it means.
     pub(crate) fn judge(&self, hello: &Hello) -> Result<(), Box<Reject>> {
         if self.versions.agree(hello.versions).is_none() {
-            let text = format!("speaks versions {}, you {}", self.versions, hello.versions);
-            let reject = self.reject(Code::VersionMismatch, text);
-            return Err(Box::new(Reject { your_versions: Some(hello.versions), ..reject }));
+            return Err(self.reject_version(hello.versions));
         }
         let named = |code, what: &str, ours: &str, theirs: &str| {
             let text = format!("this is {what} `{ours}`, not `{theirs}`");

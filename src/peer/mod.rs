@@ -238,7 +238,8 @@ impl Peer {
         self.attempts += 1;
         let link = self.with.counters.link();
         let rank = Rank {
-            generation: self.established + 1,
+            // A peer may claim any generation.
+            generation: self.established.saturating_add(1),
             dialler: self.with.me.member.id,
             attempt: self.attempts,
         };
@@ -369,10 +370,24 @@ impl Peer {
     fn session_unknown(&mut self, now: Instant) {
         if matches!(self.state, State::Leaving { .. }) && self.session.is_drained() {
             self.end(Cause::Departed);
-        } else {
+        } else if self.session.peer_epoch().is_some() {
             self.restart();
             self.dialling = Dialling::Waiting(now);
         }
+        // Otherwise no session was claimed, nothing is lost, and the back-off goes on.
+    }
+
+    /// A session with oneself (T38): the link it gets leads back here. `None`: it has one.
+    pub(crate) fn adopt_self(&mut self, now: Instant) -> Option<LinkId> {
+        if self.live.is_some() || self.id != self.with.me.member.id {
+            return None;
+        }
+        self.reasons.set_oneself();
+        let link = self.with.counters.link();
+        let rank = Rank { generation: 1, dialler: self.id, attempt: 1 };
+        let hello = self.hello(rank);
+        self.adopt(now, link, rank, &hello).ok()?;
+        Some(link)
     }
 
     // ---- accepting ----
@@ -437,9 +452,12 @@ impl Peer {
         }
         self.session.bind(hello.epoch);
         self.reasons.end_lease();
-        self.established = self.established.max(rank.generation);
-        self.attempts = 0;
+        if rank.generation > self.established {
+            self.established = rank.generation;
+            self.attempts = 0;
+        }
         self.links += 1;
+        self.note_progress();
         let link = Link::new(link, self.with.config.link, now);
         self.live = Some(Live { link, rank, types_heard: false });
         self.control.clear();
@@ -482,7 +500,13 @@ impl Peer {
         }
         if let Err(error) = self.frame(now, frame) {
             self.handle_link_end(now, link, LinkEnd::Protocol(error));
-        } else if self.session.take_progress() {
+        } else {
+            self.note_progress();
+        }
+    }
+
+    fn note_progress(&mut self) {
+        if self.session.take_progress() {
             self.backoff.reset();
             self.errors_in_row = 0;
         }
@@ -630,6 +654,17 @@ impl Peer {
         self.control.drain(..).for_each(|frame| out.push(frame));
         live.link.poll_transmit(now, out);
         self.session.poll_transmit(now, out);
+        self.say_goodbye(out);
+    }
+
+    /// Last of all, because the peer reads nothing after it: also acknowledgements that are not due yet go before.
+    fn say_goodbye(&mut self, out: &mut Transmit) {
+        if self.state == (State::Leaving { said: false }) && self.session.is_drained() {
+            self.session.flush_acks(out);
+            let last = self.session.last_sent();
+            out.push(encode_control(&Frame::Goodbye { last, confirmed: false }));
+            self.state = State::Leaving { said: true };
+        }
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<PeerOutput> {
@@ -643,6 +678,7 @@ impl Peer {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.session.handle_timeout(now);
         if let Some(live) = &mut self.live
             && let Err(end) = live.link.handle_timeout(now)
         {
@@ -692,10 +728,6 @@ impl Peer {
         let nobody_dials = self.live.is_none() && self.reasons.is_passive();
         if never_met || nobody_dials {
             self.finish(Cause::Closed, None);
-        } else if self.live.is_some() {
-            let last = self.session.last_sent();
-            self.control.push_back(encode_control(&Frame::Goodbye { last, confirmed: false }));
-            self.state = State::Leaving { said: true };
         }
     }
 

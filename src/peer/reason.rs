@@ -19,6 +19,8 @@ pub(crate) struct Reasons {
     /// When the lease is over; set while no link is up.
     lease: Option<Instant>,
     turn: usize,
+    /// The peer is this process itself.
+    oneself: bool,
 }
 
 impl Reasons {
@@ -28,6 +30,11 @@ impl Reasons {
 
     pub(crate) fn remove_contact(&mut self, contact: ContactId) {
         self.contacts.retain(|(other, _)| *other != contact);
+    }
+
+    /// A process always keeps the session with itself.
+    pub(crate) fn set_oneself(&mut self) {
+        self.oneself = true;
     }
 
     /// Contacts at an address where somebody else was found.
@@ -64,7 +71,7 @@ impl Reasons {
 
     /// Whether this side may dial.
     pub(crate) fn may_dial(&self) -> bool {
-        !self.contacts.is_empty()
+        !self.oneself && !self.contacts.is_empty()
     }
 
     /// Whether only the lease, or a link that the peer dialled, holds the session.
@@ -74,7 +81,7 @@ impl Reasons {
 
     /// Whether something holds it. A live link counts only if the peer dialled once.
     pub(crate) fn hold(&self, link_up: bool) -> bool {
-        !self.contacts.is_empty() || self.lease.is_some() || (link_up && self.peer_dialled)
+        self.oneself || !self.contacts.is_empty() || self.lease.is_some() || (link_up && self.peer_dialled)
     }
 
     /// Where to dial next; several addresses take turns.

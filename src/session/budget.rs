@@ -175,6 +175,8 @@ impl Drop for Account {
     fn drop(&mut self) {
         self.give_back(self.taken());
         self.budget.destinations.fetch_sub(1, Ordering::Relaxed);
+        // Its reserve is shared now.
+        self.budget.wake_waiting();
     }
 }
 

@@ -78,6 +78,8 @@ pub(crate) struct InboxLimits {
 pub(crate) struct Accepted {
     pub(crate) deliveries: Vec<Delivery>,
     pub(crate) duplicates: u64,
+    /// Record bytes, duplicates not counted.
+    pub(crate) bytes: u64,
     /// Memory to be reserved before the rest of a message may come.
     pub(crate) reserve: Option<u64>,
 }
@@ -150,6 +152,7 @@ impl Inbox {
         self.split(batch.count, fresh, records, &mut accepted)?;
         self.next = Seq(self.next.0 + fresh);
         self.offset += bytes;
+        accepted.bytes = bytes;
         self.extend_credit();
         Ok(accepted)
     }
@@ -192,6 +195,7 @@ impl Inbox {
         Ok(())
     }
 
+    /// Nothing changes before all is checked: after an error the same number may come again, and be good.
     fn chunk(
         &mut self,
         record: &Record,
@@ -200,26 +204,32 @@ impl Inbox {
         let stream = self.stream;
         let fail = |what| Err(ProtocolError::Chunks { stream, what });
         let header = record.header;
-        if header.is(record::FIRST) && self.reassembly.is_some() {
-            return fail("a message begins inside another");
-        }
-        if header.is(record::FIRST) {
-            let Some(total) = record.total else { return fail("the first chunk does not state the total") };
-            self.begin(record, total, reserve)?;
-        }
-        let Some(reassembly) = &mut self.reassembly else { return fail("a chunk without its first") };
-        if (reassembly.hash, reassembly.version) != (header.hash, header.version) {
-            return fail("the type changes between chunks");
-        }
-        if reassembly.body.len() + record.body.len() > reassembly.total {
+        let first = header.is(record::FIRST);
+        let (total, so_far) = match (&self.reassembly, record.total) {
+            (Some(_), _) if first => return fail("a message begins inside another"),
+            (Some(begun), _) if (begun.hash, begun.version) != (header.hash, header.version) => {
+                return fail("the type changes between chunks");
+            }
+            (Some(begun), _) => (begun.total, begun.body.len()),
+            (None, _) if !first => return fail("a chunk without its first"),
+            (None, None) => return fail("the first chunk does not state the total"),
+            (None, Some(total)) => (self.check_total(total)?, 0),
+        };
+        let came = so_far + record.body.len();
+        let complete = came == total;
+        if came > total {
             return fail("more than the stated total");
         }
-        reassembly.body.extend_from_slice(&record.body);
-        reassembly.records += 1;
-        reassembly.bytes += header.wire_bytes();
-        let complete = reassembly.body.len() == reassembly.total;
         if complete != header.is(record::LAST) {
             return fail("the last chunk and the stated total do not fit");
+        }
+        if first {
+            self.begin(record, total, reserve);
+        }
+        if let Some(reassembly) = &mut self.reassembly {
+            reassembly.body.extend_from_slice(&record.body);
+            reassembly.records += 1;
+            reassembly.bytes += header.wire_bytes();
         }
         if !complete {
             return Ok(None);
@@ -240,17 +250,13 @@ impl Inbox {
         }))
     }
 
-    fn begin(
-        &mut self,
-        record: &Record,
-        total: u64,
-        reserve: &mut Option<u64>,
-    ) -> Result<(), ProtocolError> {
-        let most = self.limits.message_bytes_max;
-        let Some(total) = usize::try_from(total).ok().filter(|total| *total <= most) else {
-            let (bytes, most) = (total, most as u64);
-            return Err(ProtocolError::MessageTooLarge { stream: self.stream, bytes, most });
-        };
+    fn check_total(&self, total: u64) -> Result<usize, ProtocolError> {
+        let (stream, most) = (self.stream, self.limits.message_bytes_max);
+        let fits = usize::try_from(total).ok().filter(|total| *total <= most);
+        fits.ok_or(ProtocolError::MessageTooLarge { stream, bytes: total, most: most as u64 })
+    }
+
+    fn begin(&mut self, record: &Record, total: usize, reserve: &mut Option<u64>) {
         let needed = wire_bytes_of(total) > self.limits.credit_bytes;
         if needed {
             *reserve = Some(total as u64);
@@ -264,7 +270,6 @@ impl Inbox {
             bytes: 0,
             reservation: if needed { Reserved::Waiting } else { Reserved::NotNeeded },
         });
-        Ok(())
     }
 
     /// The memory for the message under way is there: the rest of it may come. Stale ones are given back.

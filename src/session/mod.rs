@@ -78,6 +78,20 @@ pub(crate) struct Accounts {
     pub(crate) bytes_accepted: u64,
 }
 
+impl Accounts {
+    /// Adds another's.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.acked += other.acked;
+        self.not_sent += other.not_sent;
+        self.indeterminate += other.indeterminate;
+        self.resent += other.resent;
+        self.duplicates += other.duplicates;
+        self.handled += other.handled;
+        self.bytes_written += other.bytes_written;
+        self.bytes_accepted += other.bytes_accepted;
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -94,6 +108,7 @@ pub(crate) struct Session {
     admitted: bool,
     link_up: bool,
     ack_deadline: Option<Instant>,
+    ack_overdue: bool,
     turn: u64,
     /// Bytes of higher classes since a lower one that waits was served.
     overtaken: usize,
@@ -116,6 +131,7 @@ impl Session {
             admitted: false,
             link_up: false,
             ack_deadline: None,
+            ack_overdue: false,
             turn: 0,
             overtaken: 0,
             events: VecDeque::new(),
@@ -162,8 +178,9 @@ impl Session {
         self.peer_credit = credit;
         self.types = None;
         for point in resume {
-            if let Some(at) = self.outbox(point.stream)? {
+            if let Some(at) = self.outbox(point.stream, point.next_expected.previous())? {
                 let freed = at.resume(point.next_expected, point.credit)?;
+                self.progress |= freed.charge > 0;
                 self.ended(freed, |accounts| &mut accounts.acked);
             }
         }
@@ -182,6 +199,7 @@ impl Session {
     pub(crate) fn handle_link_down(&mut self) {
         self.link_up = false;
         self.ack_deadline = None;
+        self.ack_overdue = false;
         self.outboxes.iter_mut().for_each(Outbox::link_down);
         self.intake.lock().set_link_up(false);
     }
@@ -207,7 +225,7 @@ impl Session {
         if let Some(bytes) = accepted.reserve {
             self.events.push_back(SessionEvent::Reserve { epoch: self.epoch, stream: batch.stream, bytes });
         }
-        self.accounts.bytes_accepted += batch.records.len() as u64;
+        self.accounts.bytes_accepted += accepted.bytes;
         let epoch = self.epoch;
         let deliver = |delivery| SessionEvent::Deliver { epoch, delivery };
         self.events.extend(accepted.deliveries.into_iter().map(deliver));
@@ -217,7 +235,7 @@ impl Session {
 
     pub(crate) fn handle_acks(&mut self, acks: &[StreamAck]) -> Result<(), ProtocolError> {
         for ack in acks {
-            let Some(outbox) = self.outbox(ack.stream)? else { continue };
+            let Some(outbox) = self.outbox(ack.stream, ack.accepted)? else { continue };
             let freed = outbox.handle_ack(ack)?;
             self.progress |= freed.charge > 0;
             self.ended(freed, |accounts| &mut accounts.acked);
@@ -254,22 +272,20 @@ impl Session {
     }
 
     fn want_ack(&mut self, now: Instant) {
-        if self.link_up && self.ack_deadline.is_none() && self.inboxes.iter().any(Inbox::is_ack_wanted) {
+        let waits = self.ack_deadline.is_some() || self.ack_overdue;
+        if self.link_up && !waits && self.inboxes.iter().any(Inbox::is_ack_wanted) {
             self.ack_deadline = Some(now + self.config.ack_delay);
         }
     }
 
-    /// Finds a stream's way out, or makes it. `None`: nothing was ever sent there, and nothing is to be.
-    fn outbox(&mut self, stream: StreamId) -> Result<Option<&mut Outbox>, ProtocolError> {
-        let most = STREAMS_MAX;
-        match self.outboxes.iter().position(|outbox| outbox.stream == stream) {
-            Some(at) => Ok(self.outboxes.get_mut(at)),
-            None if self.outboxes.len() < most => {
-                let credit = self.peer_credit;
-                Ok(Some(self.outboxes.push_mut(Outbox::new(stream, credit))))
-            }
-            None => Err(ProtocolError::TooManyStreams { most }),
+    /// A stream's way out, as the peer's word about it needs it. `None`: nothing was ever sent there, and the peer does
+    /// not claim that there was.
+    fn outbox(&mut self, stream: StreamId, accepted: Seq) -> Result<Option<&mut Outbox>, ProtocolError> {
+        let found = self.outboxes.iter_mut().find(|outbox| outbox.stream == stream);
+        if found.is_none() && accepted > Seq::NONE {
+            return Err(ProtocolError::AckBeyondSent { acked: accepted, sent: Seq::NONE });
         }
+        Ok(found)
     }
 
     fn ended(&mut self, freed: Freed, account: impl Fn(&mut Accounts) -> &mut u64) {
@@ -294,7 +310,8 @@ impl Session {
         let batches_from = out.bytes();
         let ack_at = out.parts.len();
         while out.has_room() && self.write_batch(now, out) {}
-        let due = self.ack_deadline.is_some_and(|deadline| deadline <= now)
+        self.handle_timeout(now);
+        let due = self.ack_overdue
             || out.bytes() > batches_from
             || self.inboxes.iter().any(Inbox::is_ack_due);
         if due {
@@ -303,8 +320,14 @@ impl Session {
         }
     }
 
+    /// Acknowledges now whatever is not acknowledged yet: nothing more will be read after what is written next.
+    pub(crate) fn flush_acks(&mut self, out: &mut Transmit) {
+        self.write_acks(out, out.parts.len());
+    }
+
     fn write_acks(&mut self, out: &mut Transmit, at: usize) {
         self.ack_deadline = None;
+        self.ack_overdue = false;
         let wanted = self.inboxes.iter_mut().filter(|inbox| inbox.is_ack_wanted());
         let acks: Vec<_> = wanted.map(Inbox::say_ack).collect();
         if !acks.is_empty() {
@@ -369,12 +392,12 @@ impl Session {
         let ready = || self.outboxes.iter().enumerate().filter(|(_, outbox)| outbox.is_ready());
         let key = |outbox: &Outbox| (outbox.stream.class(), outbox.served);
         let (best, first) = ready().min_by_key(|(_, outbox)| key(outbox))?;
-        let lowest = ready().max_by_key(|(_, outbox)| (outbox.stream.class(), u64::MAX - outbox.served));
-        let (last, lower) = lowest?;
-        if lower.stream.class() == first.stream.class() {
+        let overtaken = ready().filter(|(_, outbox)| outbox.stream.class() > first.stream.class());
+        // Whoever waits longest, else the lowest class would take every turn from the middle one.
+        let Some((last, _)) = overtaken.min_by_key(|(_, outbox)| outbox.served) else {
             self.overtaken = 0;
             return Some(best);
-        }
+        };
         if self.overtaken >= STARVATION_BYTES {
             self.overtaken = 0;
             return Some(last);
@@ -387,7 +410,13 @@ impl Session {
         self.events.pop_front()
     }
 
-    /// When to call `poll_transmit` again though nothing happened.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.ack_deadline.take_if(|deadline| *deadline <= now).is_some() {
+            self.ack_overdue = true;
+        }
+    }
+
+    /// When to call `handle_timeout`, and `poll_transmit` after it, though nothing happened.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.ack_deadline
     }

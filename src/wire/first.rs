@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::field::{Reader, put_field};
-use super::{DecodeError, Epoch, Seq, StreamId, Versions, crc};
+use super::{DecodeError, Epoch, Seq, StreamId, VERSIONS, Versions, crc};
 use crate::limits::{ENDPOINTS_MAX, HELLO_BYTES_MAX, LABELS_MAX, MEMBER_NAME_BYTES_MAX, STREAMS_MAX};
 use crate::member::{Endpoint, Member, MemberId, ViewId};
 
@@ -195,7 +195,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<FirstBytes, DecodeError> {
     if versions.lowest > versions.highest {
         return Err(DecodeError::Value { what: "lowest version", value: versions.lowest.into() });
     }
-    match reader.u8()? {
+    let kind = reader.u8()?;
+    if kind != kind::REJECT && VERSIONS.agree(versions).is_none() {
+        // What follows may mean anything; only a refusal is read whatever its version.
+        return Err(DecodeError::Version { found: versions });
+    }
+    match kind {
         kind::HELLO => decode_hello(versions, reader).map(|hello| FirstBytes::Hello(Box::new(hello))),
         kind::ANSWER => decode_hello(versions, reader).map(|hello| FirstBytes::Answer(Box::new(hello))),
         kind::REJECT => decode_reject(versions, reader).map(|reject| FirstBytes::Reject(Box::new(reject))),

@@ -11,7 +11,7 @@ use super::control::{self, StreamAck, TypeEntry};
 use super::field::Reader;
 use super::first::Code;
 use super::{DecodeError, Seq, StreamId, crc};
-use crate::limits::{BATCH_RECORDS_MAX, FRAME_BYTES_MAX};
+use crate::limits::{BATCH_RECORDS_MAX, CLOSE_TEXT_BYTES_MAX, DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::member::ViewId;
 
 /// Bytes of a frame's header.
@@ -182,6 +182,10 @@ impl Frame {
                     records: body,
                 }));
             }
+            FrameKind::Datagram if body.len() > DATAGRAM_BYTES_MAX => {
+                let (bytes, most) = (body.len() as u64, DATAGRAM_BYTES_MAX as u64);
+                return Err(DecodeError::TooLong { what: "datagram", bytes, most });
+            }
             FrameKind::Datagram => return Ok(Self::Datagram(body)),
             FrameKind::Ack => Self::Ack(control::decode_acks(&mut reader)?),
             FrameKind::Ping => Self::Ping { nonce: reader.u64()?, heard_millis: reader.u32()? },
@@ -194,8 +198,9 @@ impl Frame {
             },
             FrameKind::Close => {
                 let code = Code::from_wire(reader.u16()?);
-                let text = reader.text()?.chars().take(crate::limits::CLOSE_TEXT_BYTES_MAX).collect();
-                Self::Close { code, text }
+                let text = reader.text()?;
+                let text = text.get(..text.floor_char_boundary(CLOSE_TEXT_BYTES_MAX)).unwrap_or(text);
+                Self::Close { code, text: text.to_owned() }
             }
         };
         Ok(frame)

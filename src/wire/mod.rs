@@ -11,6 +11,8 @@ pub(crate) mod record;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use control::{StreamAck, TypeEntry};
 pub(crate) use field::Reader;
@@ -155,6 +157,9 @@ pub(crate) enum DecodeError {
     /// Not our protocol at all.
     #[error("not karere: the first bytes are {found:02x?}{}", looks_like(found))]
     Magic { found: [u8; 4] },
+    /// No version that both speak.
+    #[error("speaks versions {found}, this side {VERSIONS}")]
+    Version { found: Versions },
     /// A length that no sender of ours writes.
     #[error("{what} of {bytes} bytes, at most {most} are allowed")]
     TooLong { what: &'static str, bytes: u64, most: u64 },

@@ -1,1 +1,87 @@
-fn main(){}
+//! The command line of karere: `listen`, `send`, `demo`.
+//!
+//! Exit codes: 0 only for success; 1 an error; 2 wrong usage; 3 the receiver was replaced or lost in mid-stream.
+
+mod converse;
+mod demo;
+mod listen;
+mod node;
+mod output;
+mod pipe;
+mod progress;
+mod proxy;
+mod receive;
+mod send;
+mod signals;
+mod sink;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use output::Failure;
+
+/// The commands wait for the network most of the time; hashing and files have threads of their own.
+const WORKERS: usize = 2;
+
+/// A reliable TCP messenger: every byte once and in order, through a network that keeps breaking.
+#[derive(Parser)]
+#[command(name = "karere", version, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Receive streams: to standard output, one sender at a time, or each into a file of a directory.
+    Listen(listen::Options),
+    /// Send a file, or standard input; ends well only when the receiver has it all, with the same SHA-256.
+    Send(send::Options),
+    /// The whole thing, breaking and mending, in one terminal.
+    Demo(demo::Options),
+    /// A proxy that breaks connections on purpose, for tests.
+    #[command(hide = true)]
+    Proxy(proxy::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logs();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::complain(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Listen(options) => listen::run(options).await,
+            Command::Send(options) => send::run(options).await,
+            Command::Demo(options) => demo::run(options).await,
+            Command::Proxy(options) => proxy::run(options).await,
+        }
+    });
+    // A thread may be stuck in a read of standard input or a write to a full pipe: nobody waits for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Logs go to standard error, warnings and worse unless `KARERE_LOG` or `RUST_LOG` says otherwise.
+fn start_logs() {
+    let filter = EnvFilter::try_from_env("KARERE_LOG")
+        .or_else(|_| EnvFilter::try_from_default_env())
+        .unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

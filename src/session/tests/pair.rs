@@ -72,6 +72,12 @@ impl Pair {
         self.try_push(side, stream, bytes, true).expect("there is room")
     }
 
+    pub(super) fn push_many(&mut self, count: usize, side: usize, stream: StreamId, bytes: usize) {
+        for _ in 0..count {
+            self.push(side, stream, bytes);
+        }
+    }
+
     pub(super) fn try_push(
         &mut self,
         side: usize,
@@ -155,6 +161,16 @@ impl Pair {
         }
         let hello = self.sides[by].session.resume_points();
         self.phase = Phase::Dialled { by, hello };
+    }
+
+    /// A side writes its hello while the old link still brings something, so that the hello says too little.
+    pub(super) fn dial_early(&mut self, by: usize, bytes: usize) {
+        if matches!(self.phase, Phase::Up) {
+            let hello = self.sides[by].session.resume_points();
+            self.carry_some(1 - by, bytes);
+            self.cut();
+            self.phase = Phase::Dialled { by, hello };
+        }
     }
 
     /// The other side adopts the link; its answer is computed after that (rule 10).
@@ -254,6 +270,15 @@ impl Pair {
             }
         }
         panic!("never comes to rest");
+    }
+
+    /// Lets one side write whatever it would ever write by itself, and carries it.
+    pub(super) fn settle_side(&mut self, side: usize) {
+        while let Some(timeout) = self.sides[side].session.poll_timeout() {
+            self.now = self.now.max(timeout);
+            self.write(side);
+        }
+        self.carry(side);
     }
 
     /// Heals everything, settles, and checks that every message has come to its end.

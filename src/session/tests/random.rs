@@ -12,24 +12,58 @@ use crate::wire::Class;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Push { side: usize, stream: StreamId, bytes: usize, tracked: bool },
-    Write { side: usize },
-    Carry { from: usize, bytes: usize },
+    Push {
+        side: usize,
+        stream: StreamId,
+        bytes: usize,
+        tracked: bool,
+    },
+    Write {
+        side: usize,
+    },
+    Carry {
+        from: usize,
+        bytes: usize,
+    },
     /// What is under way arrives up to these bytes, the rest never.
-    Cut { bytes: [usize; 2] },
-    StepLink { dialler: usize },
+    Cut {
+        bytes: [usize; 2],
+    },
+    StepLink {
+        dialler: usize,
+    },
+    /// The hello is older than what the old link brought last.
+    DialEarly {
+        by: usize,
+        bytes: usize,
+    },
     Link,
-    Advance { millis: u64 },
-    Handle { side: usize, deliveries: usize },
-    Grant { side: usize },
-    Restart { side: usize },
+    Advance {
+        millis: u64,
+    },
+    Handle {
+        side: usize,
+        deliveries: usize,
+    },
+    Grant {
+        side: usize,
+    },
+    Restart {
+        side: usize,
+    },
     /// From the next link on the next but `after` message of the other side is not understood.
-    Refuse { side: usize, after: u32 },
-    UnderstandAll { side: usize },
+    Refuse {
+        side: usize,
+        after: u32,
+    },
+    UnderstandAll {
+        side: usize,
+    },
 }
 
 fn streams() -> impl Strategy<Value = StreamId> {
-    let protocols = prop_oneof![3 => Just(Protocol::APPLICATION), 1 => Just(Protocol::BYTES), 1 => Just(CUSTOM)];
+    let protocols =
+        prop_oneof![3 => Just(Protocol::APPLICATION), 1 => Just(Protocol::BYTES), 1 => Just(CUSTOM)];
     let classes = prop_oneof![Just(Class::Urgent), Just(Class::Normal), Just(Class::Bulk)];
     (protocols, classes).prop_map(|(protocol, class)| StreamId::new(protocol, class, true))
 }
@@ -54,6 +88,7 @@ fn ops() -> impl Strategy<Value = Op> {
         8 => (side(), bytes()).prop_map(|(from, bytes)| Op::Carry { from, bytes }),
         2 => (bytes(), bytes()).prop_map(|(a, b)| Op::Cut { bytes: [a, b] }),
         3 => side().prop_map(|dialler| Op::StepLink { dialler }),
+        2 => (side(), bytes()).prop_map(|(by, bytes)| Op::DialEarly { by, bytes }),
         3 => Just(Op::Link),
         2 => (0..40u64).prop_map(|millis| Op::Advance { millis }),
         4 => (side(), 1..4usize).prop_map(|(side, deliveries)| Op::Handle { side, deliveries }),
@@ -70,20 +105,28 @@ fn apply(pair: &mut Pair, op: Op) {
             // Full is an answer; whether the room comes back is checked at the end.
             let _ = pair.try_push(side, stream, bytes, tracked);
         }
-        Op::Write { side } => drop(pair.write(side)),
-        Op::Carry { from, bytes } => drop(pair.carry_some(from, bytes)),
+        Op::Write { side } => {
+            pair.write(side);
+        }
+        Op::Carry { from, bytes } => {
+            pair.carry_some(from, bytes);
+        }
         Op::Cut { bytes: [a, b] } => {
             pair.carry_some(A, a);
             pair.carry_some(B, b);
             pair.cut();
         }
         Op::StepLink { dialler } => pair.step_link(dialler),
+        Op::DialEarly { by, bytes } => pair.dial_early(by, bytes),
         Op::Link => pair.link(),
         Op::Advance { millis } => pair.advance(Duration::from_millis(millis)),
         Op::Handle { side, deliveries } => (0..deliveries).for_each(|_| pair.handle(side)),
         Op::Grant { side } => pair.grant(side),
         Op::Restart { side } => pair.restart(side, Cause::SessionLost),
-        Op::Refuse { side, after } => drop(pair.sides[side].refuses.insert(pair.next_tag() + after)),
+        Op::Refuse { side, after } => {
+            let tag = pair.next_tag() + after;
+            pair.sides[side].refuses.insert(tag);
+        }
         Op::UnderstandAll { side } => pair.sides[side].refuses.clear(),
     }
 }
@@ -100,7 +143,7 @@ fn run(credit_bytes: u64, budget: BudgetLimits, ops: Vec<Op>) {
 /// `PROPTEST_CASES` asks for more.
 fn config() -> ProptestConfig {
     let asked = ProptestConfig::default();
-    ProptestConfig { cases: asked.cases.max(400), failure_persistence: None, ..asked }
+    ProptestConfig { cases: asked.cases.max(1000), failure_persistence: None, ..asked }
 }
 
 proptest! {

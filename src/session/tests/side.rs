@@ -95,7 +95,8 @@ impl Side {
         };
         let protocols = [Protocol::APPLICATION, Protocol::BYTES, CUSTOM];
         let fallbacks = protocols.map(|protocol| entry(protocol, 0, 0, true));
-        let too_old = self.refuses.iter().flat_map(|tag| protocols.map(|protocol| entry(protocol, *tag, 0, false)));
+        let too_old =
+            self.refuses.iter().flat_map(|tag| protocols.map(|protocol| entry(protocol, *tag, 0, false)));
         fallbacks.into_iter().chain(too_old).collect()
     }
 
@@ -141,7 +142,9 @@ impl Side {
                     self.take_content(&delivery);
                     self.held.push_back(Handled { epoch, stream, records, bytes });
                 }
-                SessionEvent::Reserve { epoch, stream, bytes } => self.asked.push_back((epoch, stream, bytes)),
+                SessionEvent::Reserve { epoch, stream, bytes } => {
+                    self.asked.push_back((epoch, stream, bytes))
+                }
             }
         }
         while !self.slow && self.handle(now) {}
@@ -215,7 +218,11 @@ impl Side {
         let accounts = *self.session.accounts();
         let (queued, pending) = self.session.queued_and_pending();
         let ended = accounts.acked + accounts.not_sent + accounts.indeterminate;
-        assert_eq!(queued, ended + pending, "every message is in one account: {accounts:?}, {pending} pending");
+        assert_eq!(
+            queued,
+            ended + pending,
+            "every message is in one account: {accounts:?}, {pending} pending"
+        );
         assert_eq!(queued, self.untracked + self.tracked.len() as u64);
         if self.session.is_drained() {
             assert_eq!((pending, self.cost()), (0, 0), "drained, so nothing is held");
@@ -241,7 +248,10 @@ impl Side {
     pub(super) fn check_deliveries_of(&self, peer: &Self) {
         let accounts = peer.session.accounts();
         let got = self.got.len() as u64;
-        assert!(accounts.acked <= got && got <= accounts.acked + accounts.indeterminate, "{got}, {accounts:?}");
+        assert!(
+            accounts.acked <= got && got <= accounts.acked + accounts.indeterminate,
+            "{got}, {accounts:?}"
+        );
         for tracked in &peer.tracked {
             let times = self.got.iter().filter(|(_, tag)| *tag == tracked.tag).count();
             match tracked.receipt.now() {
@@ -250,7 +260,11 @@ impl Side {
                 Some(Err(Lost::Indeterminate(_))) => assert!(times <= 1),
                 None => panic!("{} never ended", tracked.tag),
             }
-            assert!(peer.handled_of(tracked.tag).is_some(), "nobody says whether {} was handled", tracked.tag);
+            assert!(
+                peer.handled_of(tracked.tag).is_some(),
+                "nobody says whether {} was handled",
+                tracked.tag
+            );
         }
     }
 }

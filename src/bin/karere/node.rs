@@ -1,0 +1,184 @@
+//! The one place that knows the messenger's API: starting, dialling, the books, what an error means.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+use karere::{ByteStream, Contact, ContactError, Messenger, StreamError};
+use serde::{Deserialize, Serialize};
+
+use crate::output::Failure;
+
+/// The most data of a byte stream in one message (`poll_write` of [`ByteStream`]).
+const MESSAGE_BYTES_MAX: u64 = 32 * 1024;
+
+/// Both ends must agree on these.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Network {
+    /// The environment: production, test, ...
+    #[arg(long, default_value = "development")]
+    pub(crate) environment: String,
+    /// The network within the environment.
+    #[arg(long, default_value = "default")]
+    pub(crate) network: String,
+}
+
+/// A messenger that listens.
+///
+/// # Errors
+/// If the address cannot be bound. Nothing runs then.
+pub(crate) async fn listen(bind: &str, network: &Network) -> Result<(Messenger, SocketAddr), Failure> {
+    let builder = Messenger::builder().bind(bind).network(&network.environment, &network.network);
+    let messenger = builder.start().await.map_err(|error| bind_failure(bind, &error.to_string()))?;
+    let address = messenger.local_address().ok_or_else(|| Failure::new("the messenger does not listen"))?;
+    Ok((messenger, address))
+}
+
+fn bind_failure(bind: &str, error: &str) -> Failure {
+    let what = if error.contains("bind") { error.to_owned() } else { format!("cannot bind {bind}: {error}") };
+    let failure = Failure::new(what);
+    let lower = error.to_lowercase();
+    let (host, port) = bind.rsplit_once(':').unwrap_or((bind, ""));
+    if lower.contains("in use") {
+        let first = port.parse::<u16>().unwrap_or(7400);
+        let range = format!("{host}:{first}-{}", first.saturating_add(10));
+        let tries = format!("--bind {host}:0 for any free port, or --bind {range} for the first free one");
+        return failure.by("another process on this machine").tries(tries);
+    }
+    if lower.contains("permission") {
+        let by = "the system: ports below 1024 are for privileged processes";
+        return failure.by(by).tries(format!("--bind {host}:7400"));
+    }
+    if lower.contains("cannot assign") || lower.contains("not available") {
+        let tries = format!("--bind :{port} for all addresses of this machine");
+        return failure.by("no interface of this machine has this address").tries(tries);
+    }
+    failure.tries("--bind 127.0.0.1:7400, or --bind :7400 for all addresses of this machine")
+}
+
+/// A messenger that only dials.
+///
+/// # Errors
+/// If it cannot start.
+pub(crate) async fn dialler(network: &Network, give_up: Duration) -> Result<Messenger, Failure> {
+    Messenger::builder()
+        .network(&network.environment, &network.network)
+        .contact_give_up(give_up)
+        .start()
+        .await
+        .map_err(|error| Failure::new(format!("cannot start the messenger: {error}")))
+}
+
+/// A contact with whoever is at the address, and a byte stream to it.
+///
+/// # Errors
+/// If nobody answers in time, or whoever is there refuses. Nothing was sent then.
+pub(crate) async fn dial(
+    messenger: &Messenger,
+    to: &str,
+    protocol: &str,
+) -> Result<(Contact, ByteStream), Failure> {
+    // `:7400` is this machine.
+    let address = if to.starts_with(':') { format!("127.0.0.1{to}") } else { to.to_owned() };
+    let contact = messenger.contact(&address).await.map_err(|error| contact_failure(to, &error))?;
+    let stream = messenger.open_stream(contact.id(), protocol).await.map_err(|error| {
+        Failure::new(format!("cannot open a stream to {to}: {error}")).state("nothing was sent")
+    })?;
+    Ok((contact, stream))
+}
+
+fn contact_failure(to: &str, error: &ContactError) -> Failure {
+    let failure = Failure::new(format!("cannot reach {to}: {error}")).state("nothing was sent");
+    match error {
+        ContactError::Address(..) => failure.tries("HOST:PORT, for example 10.0.0.5:7400 or [::1]:7400"),
+        ContactError::Refused { .. } => {
+            let tries = "the same --environment and --network at both ends, and the same version";
+            failure.by(format!("the process at {to}")).tries(tries)
+        }
+        ContactError::GaveUp { .. } => failure.tries(format!(
+            "start `karere listen --bind {to}` there, check the way to it, or wait longer with --timeout"
+        )),
+        _ => failure,
+    }
+}
+
+/// Gives a stream up and tells the other side why.
+pub(crate) fn abort(stream: ByteStream, reason: &str) {
+    stream.abort(reason);
+}
+
+/// How a stream broke, out of an error of reading or writing it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// The other side gave it up, and says why.
+    Aborted(String),
+    /// The session is gone, and the stream with it.
+    SessionLost(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl Broken {
+    pub(crate) fn of(error: &io::Error) -> Broken {
+        match error.get_ref().and_then(|source| source.downcast_ref::<StreamError>()) {
+            Some(StreamError::Aborted { reason }) => Broken::Aborted(reason.clone()),
+            Some(StreamError::SessionLost(cause)) => Broken::SessionLost(cause.to_string()),
+            Some(other) => Broken::Other(other.to_string()),
+            None => Broken::Other(error.to_string()),
+        }
+    }
+}
+
+/// The messenger's books: what became of the messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Books {
+    /// Messages taken for sending.
+    pub(crate) messages: u64,
+    /// Acknowledged by the other process.
+    pub(crate) acked: u64,
+    /// Never handed to a write.
+    pub(crate) not_sent: u64,
+    /// May have arrived; nobody will ever know.
+    pub(crate) indeterminate: u64,
+    /// None of these yet.
+    pub(crate) pending: u64,
+    /// Sent again after a link broke.
+    pub(crate) resent: u64,
+    /// Came again and were dropped.
+    pub(crate) duplicates_dropped: u64,
+    /// Links after the first.
+    pub(crate) reconnects: u64,
+    /// Bytes of messages written and not acknowledged now.
+    pub(crate) unacked_bytes: u64,
+}
+
+impl Books {
+    /// The books of all peers, also of those that are gone.
+    pub(crate) fn of(messenger: &Messenger) -> Books {
+        let stats = messenger.stats();
+        let total = stats.total();
+        let streams = stats.peers.iter().flat_map(|peer| &peer.streams);
+        Books {
+            messages: total.queued,
+            acked: total.acked,
+            not_sent: total.not_sent,
+            indeterminate: total.indeterminate,
+            pending: total.pending,
+            resent: total.resent,
+            duplicates_dropped: total.duplicates,
+            reconnects: total.links.saturating_sub(1),
+            unacked_bytes: streams.map(|stream| stream.unacked_bytes).sum(),
+        }
+    }
+
+    /// Bytes that may have arrived, at most.
+    pub(crate) fn indeterminate_bytes_max(&self) -> u64 {
+        self.indeterminate.saturating_mul(MESSAGE_BYTES_MAX)
+    }
+
+    /// Every message is in exactly one place.
+    pub(crate) fn are_balanced(&self) -> bool {
+        self.messages == self.acked + self.not_sent + self.indeterminate + self.pending
+    }
+}

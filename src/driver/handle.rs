@@ -1,0 +1,99 @@
+//! What the process shares of a peer: producers, handlers and the peer's own task meet here.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::doorbell::Doorbell;
+use super::net::BoxConn;
+use crate::member::MemberId;
+use crate::peer::Peer;
+use crate::session::{Handled, SharedIntake};
+use crate::wire::Hello;
+
+/// Connections that said hello to a peer and were not looked at yet.
+const INCOMING_MAX: usize = 64;
+
+/// A connection that said hello and means this process.
+pub(crate) struct Incoming {
+    pub(crate) conn: BoxConn,
+    pub(crate) hello: Hello,
+    /// What came behind the hello.
+    pub(crate) rest: BytesMut,
+}
+
+/// See the module's text. The peer's lock is held for one turn of its task at a time, never across an await.
+pub(crate) struct PeerHandle {
+    pub(crate) id: MemberId,
+    pub(crate) intake: SharedIntake,
+    pub(crate) peer: Mutex<Peer>,
+    pub(crate) doorbell: Doorbell,
+    /// What handlers are done with, merged by session and stream.
+    handled: Mutex<SmallVec<[Handled; 4]>>,
+    incoming: Mutex<Vec<Incoming>>,
+    /// What the application keeps with a peer.
+    pub(crate) extension: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl PeerHandle {
+    pub(crate) fn new(id: MemberId, intake: SharedIntake, peer: Peer) -> Self {
+        Self {
+            id,
+            intake,
+            peer: Mutex::new(peer),
+            doorbell: Doorbell::default(),
+            handled: Mutex::default(),
+            incoming: Mutex::default(),
+            extension: OnceLock::new(),
+        }
+    }
+
+    /// A handler is done with something.
+    pub(crate) fn note_handled(&self, done: Handled) {
+        let mut handled = self.handled.lock();
+        let same = |other: &&mut Handled| (other.epoch, other.stream) == (done.epoch, done.stream);
+        match handled.iter_mut().find(same) {
+            Some(other) => {
+                other.records += done.records;
+                other.bytes += done.bytes;
+            }
+            None => handled.push(done),
+        }
+        drop(handled);
+        self.doorbell.ring();
+    }
+
+    pub(crate) fn take_handled(&self) -> SmallVec<[Handled; 4]> {
+        std::mem::take(&mut *self.handled.lock())
+    }
+
+    /// Hands over a connection; it comes back when too many wait.
+    pub(crate) fn hand_over(&self, incoming: Incoming) -> Result<(), Incoming> {
+        let mut waiting = self.incoming.lock();
+        if waiting.len() >= INCOMING_MAX {
+            return Err(incoming);
+        }
+        waiting.push(incoming);
+        drop(waiting);
+        self.doorbell.ring();
+        Ok(())
+    }
+
+    pub(crate) fn take_incoming(&self) -> Vec<Incoming> {
+        std::mem::take(&mut *self.incoming.lock())
+    }
+
+    pub(crate) fn has_incoming(&self) -> bool {
+        !self.incoming.lock().is_empty()
+    }
+}
+
+impl fmt::Debug for PeerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerHandle").field("id", &self.id).finish_non_exhaustive()
+    }
+}

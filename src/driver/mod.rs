@@ -1,0 +1,437 @@
+//! The driver: sockets, clocks and tasks. It decides nothing; it carries what the cores decide.
+//!
+//! One task owns one peer ([`peer_task`]); one accepts connections ([`acceptor`]). All are owned by the driver's
+//! tracker and end with its token.
+
+mod acceptor;
+pub(crate) mod clock;
+mod doorbell;
+mod handle;
+mod loopback;
+pub(crate) mod net;
+mod opening;
+mod peer_task;
+mod search;
+mod wire_io;
+
+pub(crate) use handle::{Incoming, PeerHandle};
+pub(crate) use net::{Listener, Net};
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use net::BoxConn;
+use peer_task::PeerTask;
+
+use crate::config::Settings;
+use crate::limits::LEASES_MAX;
+use crate::member::{Endpoint, MemberId};
+use crate::peer::{ContactId, Counters, Finding, Introduction, Peer, PeerEvent, PeerOutput, Surroundings};
+use crate::session::{Account, Accounts, Budget, Buffers, Cause, Delivery, Intake};
+use crate::wire::{Epoch, Reject, TypeEntry};
+
+/// Connections that are said goodbye to at the same time; beyond it they are just closed.
+const PARTING_MAX: usize = 256;
+
+/// What the messenger does with what comes from a peer. Called from the peer's task: must not wait.
+pub(crate) trait Inbound: Send {
+    /// For a handler; `PeerHandle::note_handled` answers.
+    fn deliver(&mut self, epoch: Epoch, delivery: Delivery);
+
+    /// The session ended; what was delivered before is still handled.
+    fn session_over(&mut self, cause: Cause, next: Epoch);
+
+    /// The peer's task has done what there was to do: there may be room again.
+    fn turn_over(&mut self);
+}
+
+/// What the driver needs of the messenger.
+pub(crate) trait Application: Send + Sync + 'static {
+    /// A peer begins.
+    fn attach(&self, handle: &Arc<PeerHandle>) -> Box<dyn Inbound>;
+
+    /// For whoever listens.
+    fn event(&self, event: PeerEvent);
+}
+
+/// A contact that a handle holds.
+#[derive(Debug)]
+struct Held {
+    endpoint: Endpoint,
+    found: watch::Sender<MemberId>,
+}
+
+/// Sums over peers that are gone, so that nothing disappears from the books.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gone {
+    pub(crate) queued: u64,
+    pub(crate) accounts: Accounts,
+    pub(crate) links: u64,
+}
+
+type Peers = HashMap<MemberId, Arc<PeerHandle>>;
+
+/// See the module's text.
+pub(crate) struct Driver {
+    pub(crate) surroundings: Surroundings,
+    pub(crate) net: Arc<dyn Net>,
+    pub(crate) contact_give_up: Duration,
+    /// Memory for messages larger than the credit; permits of 1 KiB.
+    pub(crate) reassembly: Arc<Semaphore>,
+    pub(crate) stop: CancellationToken,
+    budget: Arc<Budget>,
+    buffers: Arc<Buffers>,
+    application: OnceLock<Arc<dyn Application>>,
+    peers: ArcSwap<Peers>,
+    /// Held while peers come and go.
+    registry: Mutex<Registry>,
+    types: ArcSwap<Vec<TypeEntry>>,
+    tasks: TaskTracker,
+    runtime: tokio::runtime::Handle,
+    parting: Arc<Semaphore>,
+    refused: AtomicU64,
+    accept_errors: AtomicU64,
+    next_contact: AtomicU64,
+    forgotten: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    closed: bool,
+    contacts: HashMap<ContactId, Held>,
+    gone: Gone,
+}
+
+impl Driver {
+    /// Must be called in a tokio runtime; all tasks run there.
+    pub(crate) fn new(settings: &Settings, introduction: Introduction, net: Arc<dyn Net>) -> Arc<Self> {
+        let kib = Self::reassembly_permits(settings.reassembly_bytes as u64) as usize;
+        Arc::new(Self {
+            surroundings: Surroundings {
+                config: settings.peer,
+                me: Arc::new(introduction),
+                counters: Arc::new(Counters::new()),
+            },
+            net,
+            contact_give_up: settings.contact_give_up,
+            reassembly: Arc::new(Semaphore::new(kib)),
+            stop: CancellationToken::new(),
+            budget: Arc::new(Budget::new(settings.budget)),
+            buffers: Arc::new(Buffers::default()),
+            application: OnceLock::new(),
+            peers: ArcSwap::default(),
+            registry: Mutex::default(),
+            types: ArcSwap::default(),
+            tasks: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
+            parting: Arc::new(Semaphore::new(PARTING_MAX)),
+            refused: AtomicU64::new(0),
+            accept_errors: AtomicU64::new(0),
+            next_contact: AtomicU64::new(1),
+            forgotten: Notify::new(),
+        })
+    }
+
+    /// Before anything else: who handles what comes.
+    pub(crate) fn set_application(&self, application: Arc<dyn Application>) {
+        let _only_once = self.application.set(application);
+    }
+
+    /// Starts taking connections in.
+    pub(crate) fn accept(self: &Arc<Self>, listener: Arc<dyn Listener>) {
+        self.spawn(acceptor::run(Arc::clone(self), listener));
+    }
+
+    /// Runs a task that the driver owns.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, &self.runtime);
+    }
+
+    /// Permits of the reassembly pool for so many bytes.
+    fn reassembly_permits(bytes: u64) -> u32 {
+        u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX / 8)
+    }
+
+    // ---- peers ----
+
+    /// The peer, if there is one.
+    #[inline]
+    pub(crate) fn peer(&self, id: MemberId) -> Option<Arc<PeerHandle>> {
+        self.peers.load().get(&id).cloned()
+    }
+
+    /// Does something with the peer, if there is one, without taking a share of it.
+    #[inline]
+    pub(crate) fn with_peer<T>(&self, id: MemberId, act: impl FnOnce(&PeerHandle) -> T) -> Option<T> {
+        self.peers.load().get(&id).map(|handle| act(handle))
+    }
+
+    /// All peers.
+    pub(crate) fn peers(&self) -> Vec<Arc<PeerHandle>> {
+        self.peers.load().values().cloned().collect()
+    }
+
+    /// The peer, made if need be. The registry's lock is held, so that it cannot be forgotten meanwhile.
+    fn peer_or_new(self: &Arc<Self>, _registry: &mut Registry, id: MemberId) -> Arc<PeerHandle> {
+        if let Some(handle) = self.peer(id) {
+            return handle;
+        }
+        let account = Account::new(Arc::clone(&self.budget));
+        let intake = Arc::new(Mutex::new(Intake::new(account, Arc::clone(&self.buffers))));
+        let types = self.types.load_full();
+        let peer = Peer::new(self.surroundings.clone(), id, Arc::clone(&intake), types, clock::seed());
+        let handle = Arc::new(PeerHandle::new(id, intake, peer));
+        self.update(|peers| peers.insert(id, Arc::clone(&handle)));
+        let inbound = match self.application.get() {
+            Some(application) => application.attach(&handle),
+            None => Box::new(Nobody),
+        };
+        let mut task = PeerTask::new(Arc::clone(self), Arc::clone(&handle), inbound);
+        if id == self.surroundings.me.member.id {
+            task = task.loop_back();
+        }
+        self.spawn(task.run());
+        handle
+    }
+
+    fn update<T>(&self, change: impl Fn(&mut Peers) -> T) {
+        self.peers.rcu(|peers| {
+            let mut peers = Peers::clone(peers);
+            change(&mut peers);
+            peers
+        });
+    }
+
+    /// Forgets a peer that nothing holds, unless something came up meanwhile. Its accounts are kept.
+    fn forget(&self, handle: &Arc<PeerHandle>, inbound: &mut dyn Inbound) -> bool {
+        let mut registry = self.registry.lock();
+        let mut peer = handle.peer.lock();
+        if !peer.is_over() || (handle.has_incoming() && !registry.closed) {
+            return false;
+        }
+        peer.end(Cause::Closed);
+        let next = peer.session().epoch();
+        while let Some(output) = peer.poll_output() {
+            match output {
+                PeerOutput::SessionOver { cause } => inbound.session_over(cause, next),
+                PeerOutput::Event(event) => self.event(event),
+                PeerOutput::Deliver { .. }
+                | PeerOutput::Reserve { .. }
+                | PeerOutput::Close { .. }
+                | PeerOutput::Replaced { .. } => {}
+            }
+        }
+        self.update(|peers| peers.remove(&handle.id));
+        registry.gone.add(&peer);
+        self.forgotten.notify_waiters();
+        true
+    }
+
+    /// Sums over peers that are gone.
+    pub(crate) fn gone(&self) -> Gone {
+        self.registry.lock().gone
+    }
+
+    /// A connection that said hello. It comes back with a refusal when there are too many.
+    fn incoming(self: &Arc<Self>, incoming: Incoming) -> Result<(), (BoxConn, Box<Reject>)> {
+        let mut registry = self.registry.lock();
+        let id = incoming.hello.from.id;
+        let full = self.peers.load().len() >= LEASES_MAX && self.peer(id).is_none();
+        if full || registry.closed {
+            return Err((incoming.conn, acceptor::busy(self)));
+        }
+        let handle = self.peer_or_new(&mut registry, id);
+        handle.hand_over(incoming).map_err(|incoming| (incoming.conn, acceptor::busy(self)))
+    }
+
+    /// The session with oneself.
+    pub(crate) fn oneself(self: &Arc<Self>) -> Option<Arc<PeerHandle>> {
+        let me = self.surroundings.me.member.id;
+        if let Some(handle) = self.peer(me) {
+            return Some(handle);
+        }
+        let mut registry = self.registry.lock();
+        (!registry.closed).then(|| self.peer_or_new(&mut registry, me))
+    }
+
+    // ---- contacts ----
+
+    /// Who is at this address? Asks until somebody answers. Cancel safe: dropping the future ends the search.
+    pub(crate) async fn search(self: &Arc<Self>, endpoint: Endpoint) -> Finding {
+        search::run(self, endpoint).await
+    }
+
+    /// Keeps the session with a member found at an address. `None`: closed.
+    pub(crate) fn hold(
+        self: &Arc<Self>,
+        id: MemberId,
+        endpoint: Endpoint,
+    ) -> Option<(ContactId, watch::Receiver<MemberId>)> {
+        let mut registry = self.registry.lock();
+        if registry.closed {
+            return None;
+        }
+        let contact = ContactId(self.next_contact.fetch_add(1, Ordering::Relaxed));
+        let (found, watcher) = watch::channel(id);
+        registry.contacts.insert(contact, Held { endpoint: endpoint.clone(), found });
+        self.attach_contact(&mut registry, id, contact, endpoint);
+        Some((contact, watcher))
+    }
+
+    fn attach_contact(
+        self: &Arc<Self>,
+        registry: &mut Registry,
+        id: MemberId,
+        contact: ContactId,
+        endpoint: Endpoint,
+    ) {
+        let handle = self.peer_or_new(registry, id);
+        handle.peer.lock().add_contact(clock::now(), contact, endpoint);
+        handle.doorbell.ring();
+    }
+
+    /// The handle of a contact is gone.
+    pub(crate) fn release(&self, contact: ContactId) {
+        let held = self.registry.lock().contacts.remove(&contact);
+        if let Some(handle) = held.and_then(|held| self.peer(*held.found.borrow())) {
+            handle.peer.lock().remove_contact(contact);
+            handle.doorbell.ring();
+        }
+    }
+
+    /// Another member was found at the address of these contacts: they go over to it. In a task of its own, because
+    /// the caller holds the lock of the peer that was there.
+    fn replaced(self: &Arc<Self>, contacts: Vec<ContactId>, by: MemberId) {
+        let driver = Arc::clone(self);
+        self.spawn(async move {
+            let mut registry = driver.registry.lock();
+            for contact in contacts {
+                let Some(held) = registry.contacts.get(&contact) else { continue };
+                let endpoint = held.endpoint.clone();
+                held.found.send_replace(by);
+                if !registry.closed {
+                    driver.attach_contact(&mut registry, by, contact, endpoint);
+                }
+            }
+        });
+    }
+
+    // ---- types, events, counts ----
+
+    /// What this process understands has changed.
+    pub(crate) fn set_types(&self, types: Vec<TypeEntry>) {
+        let types = Arc::new(types);
+        // Under the registry's lock no peer is made with the types of before.
+        let _registry = self.registry.lock();
+        self.types.store(Arc::clone(&types));
+        for handle in self.peers() {
+            handle.peer.lock().set_types(Arc::clone(&types));
+            handle.doorbell.ring();
+        }
+    }
+
+    fn event(&self, event: PeerEvent) {
+        if let Some(application) = self.application.get() {
+            application.event(event);
+        }
+    }
+
+    fn count_refusal(&self, why: &dyn fmt::Display) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::info!("refused a connection: {why}");
+    }
+
+    fn count_accept_error(&self) {
+        self.accept_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections refused, and attempts to accept that failed.
+    pub(crate) fn refusals(&self) -> (u64, u64) {
+        (self.refused.load(Ordering::Relaxed), self.accept_errors.load(Ordering::Relaxed))
+    }
+
+    /// Says last words on a connection in the background; drops it when too many are parting.
+    fn part(&self, parting: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(permit) = Arc::clone(&self.parting).try_acquire_owned() {
+            self.spawn(async move {
+                parting.await;
+                drop(permit);
+            });
+        }
+    }
+
+    // ---- the end ----
+
+    /// Takes no new peers from now on; those that are there say goodbye when their queues are empty.
+    pub(crate) fn leave(&self) {
+        self.registry.lock().closed = true;
+        for handle in self.peers() {
+            handle.peer.lock().leave();
+            handle.doorbell.ring();
+        }
+    }
+
+    /// Ends every session: what was written is indeterminate, the rest not sent.
+    pub(crate) fn end(&self) {
+        self.registry.lock().closed = true;
+        self.stop.cancel();
+        for handle in self.peers() {
+            handle.peer.lock().end(Cause::Closed);
+            handle.doorbell.ring();
+        }
+        self.tasks.close();
+    }
+
+    /// Waits until no peer is left.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let forgotten = self.forgotten.notified();
+            if self.peers.load().is_empty() {
+                return;
+            }
+            forgotten.await;
+        }
+    }
+
+    /// Waits until every task has ended; after [`Driver::end`].
+    pub(crate) async fn joined(&self) {
+        self.tasks.wait().await;
+    }
+}
+
+impl Gone {
+    fn add(&mut self, peer: &Peer) {
+        let (queued, pending) = peer.session().queued_and_pending();
+        debug_assert_eq!(pending, 0, "an ended session holds nothing");
+        self.queued += queued;
+        self.accounts.add(peer.session().accounts());
+        self.links += peer.links().0;
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("me", &self.surroundings.me.member.id).finish_non_exhaustive()
+    }
+}
+
+/// Before an application is set there is nobody.
+struct Nobody;
+
+impl Inbound for Nobody {
+    fn deliver(&mut self, _epoch: Epoch, _delivery: Delivery) {}
+
+    fn session_over(&mut self, _cause: Cause, _next: Epoch) {}
+
+    fn turn_over(&mut self) {}
+}

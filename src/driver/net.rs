@@ -1,0 +1,125 @@
+//! The seam to the network: the operating system's, or a simulated one, in one build.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::limits::NOTSENT_BYTES;
+use crate::member::Endpoint;
+
+/// A connection: bytes both ways.
+pub(crate) trait Conn: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Conn for T {}
+
+/// A connection, whatever it is made of. The indirection costs one call per system call.
+pub(crate) type BoxConn = Box<dyn Conn>;
+
+/// A future of the seam.
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A network.
+pub(crate) trait Net: Send + Sync + 'static {
+    /// Connects to one of the endpoint's addresses. A name is resolved anew each time.
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<io::Result<BoxConn>>;
+
+    /// Listens. Only port 0 and free ports succeed.
+    fn listen(&self, address: SocketAddr) -> io::Result<Arc<dyn Listener>>;
+}
+
+/// Where connections come in.
+pub(crate) trait Listener: Send + Sync + 'static {
+    /// The next one. Cancel safe.
+    fn accept(&self) -> BoxFuture<io::Result<(BoxConn, SocketAddr)>>;
+
+    /// What was bound.
+    fn local_address(&self) -> io::Result<SocketAddr>;
+}
+
+/// The operating system's network.
+#[derive(Debug)]
+pub(crate) struct OsNet {
+    /// How long written data may stay unacknowledged before the kernel gives the connection up (TCP_USER_TIMEOUT).
+    pub(crate) user_timeout: std::time::Duration,
+}
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+impl Net for OsNet {
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<io::Result<BoxConn>> {
+        let user_timeout = self.user_timeout;
+        Box::pin(async move {
+            let addresses: Vec<SocketAddr> = match endpoint.address() {
+                Some(address) => vec![address],
+                None => tokio::net::lookup_host(endpoint.to_string()).await?.collect(),
+            };
+            let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            for address in addresses {
+                match TcpStream::connect(address).await {
+                    Ok(stream) => {
+                        tune(&stream, user_timeout);
+                        return Ok(Box::new(stream) as BoxConn);
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        })
+    }
+
+    fn listen(&self, address: SocketAddr) -> io::Result<Arc<dyn Listener>> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        if address.is_ipv6() {
+            // `[::]` takes IPv4 as well.
+            let _refused_by_some_systems = socket.set_only_v6(false);
+        }
+        // A restarted process gets its port back while old connections linger.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(socket.into())?;
+        Ok(Arc::new(OsListener { listener: Arc::new(listener), user_timeout: self.user_timeout }))
+    }
+}
+
+#[derive(Debug)]
+struct OsListener {
+    listener: Arc<TcpListener>,
+    user_timeout: std::time::Duration,
+}
+
+impl Listener for OsListener {
+    fn accept(&self) -> BoxFuture<io::Result<(BoxConn, SocketAddr)>> {
+        let (listener, user_timeout) = (Arc::clone(&self.listener), self.user_timeout);
+        Box::pin(async move {
+            let (stream, from) = listener.accept().await?;
+            tune(&stream, user_timeout);
+            Ok((Box::new(stream) as BoxConn, from))
+        })
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// Options that make a link prompt. A system that lacks one is slower, not wrong.
+fn tune(stream: &TcpStream, user_timeout: std::time::Duration) {
+    let socket = SockRef::from(stream);
+    let _slower_without = socket.set_tcp_nodelay(true);
+    #[cfg(target_os = "linux")]
+    {
+        let _slower_without = socket.set_tcp_user_timeout(Some(user_timeout));
+        let _slower_without = socket.set_tcp_notsent_lowat(NOTSENT_BYTES);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = user_timeout;
+}

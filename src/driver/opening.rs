@@ -1,0 +1,72 @@
+//! The first bytes of a connection, over a real one.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::net::BoxConn;
+use crate::limits::{HELLO_BYTES_MAX, REFUSAL_LINGER};
+use crate::wire::first::{self, FirstBytes};
+use crate::wire::{DecodeError, Reject};
+
+/// Why no opening came.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpeningError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it ended after {0} bytes of a hello")]
+    Ended(usize),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// Reads one opening, and what came behind it. Bounded by the longest hello; the caller sets the deadline.
+pub(crate) async fn read(conn: &mut BoxConn) -> Result<(FirstBytes, BytesMut), OpeningError> {
+    let mut bytes = BytesMut::with_capacity(1024);
+    loop {
+        if let Some(length) = first::length(&bytes)?
+            && bytes.len() >= length
+        {
+            let opening = bytes.split_to(length);
+            return Ok((first::decode(&opening)?, bytes));
+        }
+        if bytes.len() == bytes.capacity() {
+            // Not more than the longest hello: `length` has refused what is longer.
+            bytes.reserve(bytes.len().min(HELLO_BYTES_MAX));
+        }
+        if conn.read_buf(&mut bytes).await? == 0 {
+            return Err(OpeningError::Ended(bytes.len()));
+        }
+    }
+}
+
+/// Says hello and reads what comes back.
+pub(crate) async fn exchange(
+    mut conn: BoxConn,
+    hello: Vec<u8>,
+) -> Result<(BoxConn, FirstBytes, BytesMut), OpeningError> {
+    conn.write_all(&hello).await?;
+    conn.flush().await?;
+    let (reply, rest) = read(&mut conn).await?;
+    Ok((conn, reply, rest))
+}
+
+/// Refuses: writes the code, ends this half, and reads to the end, or a reset would destroy the code on its way.
+pub(crate) async fn refuse(conn: BoxConn, reject: Box<Reject>) {
+    part(conn, vec![first::encode(&FirstBytes::Reject(reject)).into()]).await;
+}
+
+/// Writes the last words, ends this half, and reads to the end, for a short time in all.
+pub(crate) async fn part(mut conn: BoxConn, words: Vec<Bytes>) {
+    let parting = async {
+        for word in &words {
+            conn.write_all(word).await?;
+        }
+        conn.shutdown().await?;
+        let mut scratch = vec![0; 4096];
+        while conn.read(&mut scratch).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _whatever_it_came_to = tokio::time::timeout(REFUSAL_LINGER, parting).await;
+}

@@ -1,0 +1,342 @@
+//! The one task that owns a peer: moves bytes, time and outputs between the core and the world.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+
+use super::handle::{Incoming, PeerHandle};
+use super::loopback::Loopback;
+use super::net::{BoxConn, BoxFuture};
+use super::opening::{self, OpeningError};
+use super::wire_io::WireIo;
+use super::{Driver, Inbound, clock};
+use crate::link::{LinkEnd, LinkId};
+use crate::peer::{Peer, PeerOutput};
+use crate::session::Reservation;
+use crate::wire::first::{self, FirstBytes};
+use crate::wire::{Epoch, StreamId};
+
+/// Turns of the loop before other tasks get theirs.
+const TURNS: usize = 16;
+/// Reads in one turn, so that writing and acknowledging keep up with them.
+const READS: usize = 4;
+
+type Exchange = BoxFuture<Result<(BoxConn, FirstBytes, BytesMut), OpeningError>>;
+
+enum DialStep {
+    Connecting(BoxFuture<io::Result<BoxConn>>),
+    Exchanging(Exchange),
+}
+
+type Reserving = BoxFuture<Option<(Epoch, StreamId, OwnedSemaphorePermit)>>;
+
+/// See the module's text.
+pub(super) struct PeerTask {
+    driver: Arc<Driver>,
+    handle: Arc<PeerHandle>,
+    inbound: Box<dyn Inbound>,
+    live: Option<WireIo>,
+    dial: Option<(LinkId, DialStep)>,
+    reserving: Vec<Reserving>,
+    sleep: Pin<Box<Sleep>>,
+    /// When `sleep` wakes; later deadlines wait for it, so that timers are seldom set anew.
+    armed: Option<Instant>,
+}
+
+impl PeerTask {
+    pub(super) fn new(driver: Arc<Driver>, handle: Arc<PeerHandle>, inbound: Box<dyn Inbound>) -> Self {
+        let sleep = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
+        Self { driver, handle, inbound, live: None, dial: None, reserving: Vec::new(), sleep, armed: None }
+    }
+
+    /// Runs until nothing holds the peer.
+    pub(super) async fn run(mut self) {
+        std::future::poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let handle = Arc::clone(&self.handle);
+        handle.doorbell.answer(cx.waker());
+        let mut peer = handle.peer.lock();
+        for turn in 0.. {
+            let now = clock::now();
+            let mut busy = self.take_notes(now, &mut peer);
+            busy |= self.poll_dials(cx, now, &mut peer);
+            busy |= self.poll_reads(cx, now, &mut peer);
+            busy |= self.poll_timers(cx, now, &mut peer);
+            self.drain_outputs(&mut peer);
+            busy |= self.start_dial(now, &mut peer);
+            busy |= self.poll_writes(cx, now, &mut peer);
+            self.drain_outputs(&mut peer);
+            if !busy {
+                break;
+            }
+            if turn >= TURNS {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        self.inbound.turn_over();
+        if peer.is_over() {
+            drop(peer);
+            if self.driver.forget(&handle, &mut *self.inbound) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.arm(cx, peer.poll_timeout())
+    }
+
+    /// What handlers are done with, and connections that came in.
+    fn take_notes(&mut self, now: Instant, peer: &mut Peer) -> bool {
+        let mut busy = false;
+        for handled in self.handle.take_handled() {
+            peer.handle_handled(now, handled);
+            busy = true;
+        }
+        for incoming in self.handle.take_incoming() {
+            self.greet(now, peer, incoming);
+            busy = true;
+        }
+        busy
+    }
+
+    fn greet(&mut self, now: Instant, peer: &mut Peer, incoming: Incoming) {
+        let link = self.driver.surroundings.counters.link();
+        match peer.handle_hello(now, link, &incoming.hello) {
+            Ok(answer) => {
+                // Closes what the new link replaces before it takes its place.
+                self.drain_outputs(peer);
+                let mut live = WireIo::new(link, incoming.conn, &incoming.rest);
+                live.out.push(first::encode(&FirstBytes::Answer(Box::new(answer))).into());
+                self.live = Some(live);
+                self.frames(now, peer);
+            }
+            Err(reject) => {
+                self.driver.count_refusal(&format_args!("{:?}: {}", reject.code, reject.text));
+                self.driver.part(opening::refuse(incoming.conn, reject));
+            }
+        }
+    }
+
+    fn start_dial(&mut self, now: Instant, peer: &mut Peer) -> bool {
+        let Some(request) = peer.poll_dial(now) else { return false };
+        tracing::debug!(peer = %format_args!("{:.8}", self.handle.id), to = %request.endpoint, "dial");
+        let connect = self.driver.net.connect(request.endpoint);
+        self.dial = Some((request.link, DialStep::Connecting(connect)));
+        true
+    }
+
+    fn poll_dials(&mut self, cx: &mut Context<'_>, now: Instant, peer: &mut Peer) -> bool {
+        let mut busy = false;
+        while let Some((link, step)) = &mut self.dial {
+            let link = *link;
+            match step {
+                DialStep::Connecting(connect) => match connect.as_mut().poll(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(conn)) => {
+                        self.dial = peer.handle_connected(now, link).map(|hello| {
+                            (link, DialStep::Exchanging(Box::pin(opening::exchange(conn, hello)) as Exchange))
+                        });
+                    }
+                    Poll::Ready(Err(error)) => self.dial_failed(now, peer, link, &error),
+                },
+                DialStep::Exchanging(exchange) => match exchange.as_mut().poll(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok((conn, reply, rest))) => {
+                        self.dial = None;
+                        if peer.handle_reply(now, link, reply) {
+                            self.drain_outputs(peer);
+                            self.live = Some(WireIo::new(link, conn, &rest));
+                            self.frames(now, peer);
+                        }
+                    }
+                    Poll::Ready(Err(error)) => self.dial_failed(now, peer, link, &error),
+                },
+            }
+            busy = true;
+        }
+        busy
+    }
+
+    fn dial_failed(&mut self, now: Instant, peer: &mut Peer, link: LinkId, error: &dyn std::fmt::Display) {
+        tracing::debug!(peer = %format_args!("{:.8}", self.handle.id), %error, "dial failed");
+        self.dial = None;
+        peer.handle_dial_failed(now, link);
+    }
+
+    fn poll_reads(&mut self, cx: &mut Context<'_>, now: Instant, peer: &mut Peer) -> bool {
+        let mut busy = false;
+        for _ in 0..READS {
+            let Some(live) = &mut self.live else { break };
+            let link = live.link;
+            let end = match live.poll_read(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => LinkEnd::End,
+                Poll::Ready(Ok(_)) => {
+                    peer.handle_heard(now);
+                    self.frames(now, peer);
+                    busy = true;
+                    continue;
+                }
+                Poll::Ready(Err(error)) => LinkEnd::Io(error.kind()),
+            };
+            self.end_link(now, peer, link, end);
+            busy = true;
+        }
+        busy
+    }
+
+    /// Hands the frames that were read to the core.
+    fn frames(&mut self, now: Instant, peer: &mut Peer) {
+        while let Some(live) = &mut self.live {
+            let link = live.link;
+            match live.reader.next() {
+                Ok(Some(frame)) => peer.handle_frame(now, link, frame),
+                Ok(None) => return,
+                Err(error) => peer.handle_link_end(now, link, LinkEnd::Protocol(error.into())),
+            }
+            self.drain_outputs(peer);
+        }
+    }
+
+    fn poll_writes(&mut self, cx: &mut Context<'_>, now: Instant, peer: &mut Peer) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        let link = live.link;
+        if live.is_written() {
+            peer.poll_transmit(now, &mut live.out);
+        }
+        if live.is_written() {
+            return false;
+        }
+        match live.poll_write(cx) {
+            Poll::Pending => {
+                peer.handle_written(now, false, true);
+                false
+            }
+            Poll::Ready(Ok(_)) => {
+                let left = !live.is_written();
+                peer.handle_written(now, true, left);
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                self.end_link(now, peer, link, LinkEnd::Io(error.kind()));
+                true
+            }
+        }
+    }
+
+    fn end_link(&mut self, now: Instant, peer: &mut Peer, link: LinkId, end: LinkEnd) {
+        peer.handle_link_end(now, link, end);
+        self.drain_outputs(peer);
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>, now: Instant, peer: &mut Peer) -> bool {
+        let mut busy = false;
+        let mut at = 0;
+        while let Some(reserving) = self.reserving.get_mut(at) {
+            match reserving.as_mut().poll(cx) {
+                Poll::Pending => at += 1,
+                Poll::Ready(reserved) => {
+                    drop(self.reserving.swap_remove(at));
+                    if let Some((epoch, stream, permit)) = reserved {
+                        peer.handle_reserved(now, epoch, stream, Reservation::new(permit));
+                        busy = true;
+                    }
+                }
+            }
+        }
+        if peer.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            peer.handle_timeout(now);
+        }
+        busy
+    }
+
+    fn drain_outputs(&mut self, peer: &mut Peer) {
+        while let Some(output) = peer.poll_output() {
+            match output {
+                PeerOutput::Deliver { epoch, delivery } => self.inbound.deliver(epoch, delivery),
+                PeerOutput::Reserve { epoch, stream, bytes } => self.reserve(epoch, stream, bytes),
+                PeerOutput::Close { link, farewell } => self.close(link, farewell),
+                PeerOutput::SessionOver { cause } => {
+                    self.reserving.clear();
+                    self.inbound.session_over(cause, peer.session().epoch());
+                }
+                PeerOutput::Replaced { contacts, by } => self.driver.replaced(contacts, by),
+                PeerOutput::Event(event) => self.driver.event(event),
+            }
+        }
+    }
+
+    fn close(&mut self, link: LinkId, farewell: Option<bytes::Bytes>) {
+        if self.dial.as_ref().is_some_and(|(dialled, _)| *dialled == link) {
+            self.dial = None;
+        }
+        let Some(live) = self.live.take_if(|live| live.link == link) else { return };
+        let Some(farewell) = farewell else { return };
+        let (conn, mut words) = live.into_parts();
+        words.push(farewell);
+        self.driver.part(opening::part(conn, words));
+    }
+
+    fn reserve(&mut self, epoch: Epoch, stream: StreamId, bytes: u64) {
+        let pool = Arc::clone(&self.driver.reassembly);
+        let permits = Driver::reassembly_permits(bytes);
+        self.reserving.push(Box::pin(async move {
+            // First come first served: the semaphore is fair.
+            let permit = pool.acquire_many_owned(permits).await.ok()?;
+            Some((epoch, stream, permit))
+        }));
+        // Polled in the next turn.
+        self.handle.doorbell.ring();
+    }
+
+    fn arm(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+        loop {
+            if let Some(deadline) = deadline
+                && self.armed.is_none_or(|armed| deadline < armed)
+            {
+                self.sleep.as_mut().reset(deadline.into());
+                self.armed = Some(deadline);
+            }
+            if self.armed.is_none() {
+                return Poll::Pending;
+            }
+            match self.sleep.as_mut().poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) => {
+                    self.armed = None;
+                    if let Some(live) = &mut self.live {
+                        live.note_timer();
+                    }
+                    if deadline.is_none_or(|deadline| deadline <= clock::now()) {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets the peer talk with itself.
+    pub(super) fn loop_back(mut self) -> Self {
+        let now = clock::now();
+        let handle = Arc::clone(&self.handle);
+        let mut peer = handle.peer.lock();
+        if let Some(link) = peer.adopt_self(now) {
+            self.live = Some(WireIo::new(link, Box::new(Loopback::default()), &BytesMut::new()));
+        }
+        self.drain_outputs(&mut peer);
+        drop(peer);
+        self
+    }
+}
+

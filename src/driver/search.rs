@@ -1,0 +1,47 @@
+//! Runs a [`Search`]: who is at an address?
+
+use std::sync::Arc;
+
+use super::{Driver, clock, opening};
+use crate::member::Endpoint;
+use crate::peer::{Finding, Search};
+
+/// Asks until somebody answers or the time is over. Dropping the future ends the search.
+pub(super) async fn run(driver: &Arc<Driver>, endpoint: Endpoint) -> Finding {
+    let give_up = Some(driver.contact_give_up);
+    let surroundings = driver.surroundings.clone();
+    let mut search = Search::new(surroundings, endpoint, clock::now(), give_up, clock::seed());
+    loop {
+        if let Some(request) = search.poll_dial(clock::now()) {
+            let link = request.link;
+            let deadline = search.poll_timeout().unwrap_or_else(clock::now);
+            let asking = ask(driver, &mut search, request);
+            match tokio::time::timeout_at(deadline.into(), asking).await {
+                Ok(Ok(Some(finding))) => return finding,
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => search.handle_failed(clock::now(), link, error),
+                Err(_) => {}
+            }
+        }
+        if let Some(finding) = search.handle_timeout(clock::now()) {
+            return finding;
+        }
+        if let Some(next) = search.poll_timeout() {
+            tokio::time::sleep_until(next.into()).await;
+        }
+    }
+}
+
+async fn ask(
+    driver: &Driver,
+    search: &mut Search,
+    request: crate::peer::DialRequest,
+) -> Result<Option<Finding>, String> {
+    let conn = driver.net.connect(request.endpoint).await.map_err(|error| error.to_string())?;
+    let Some(hello) = search.handle_connected(clock::now(), request.link) else { return Ok(None) };
+    let deadline = driver.surroundings.config.hello;
+    let exchange = tokio::time::timeout(deadline, opening::exchange(conn, hello)).await;
+    let exchange = exchange.map_err(|_| "no answer to the hello".to_owned())?;
+    let (_conn, reply, _rest) = exchange.map_err(|error| error.to_string())?;
+    Ok(search.handle_reply(clock::now(), request.link, reply))
+}

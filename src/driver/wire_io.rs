@@ -1,0 +1,115 @@
+//! A live link's connection: reads into the frame reader's buffer, writes what the core gave, in few system calls.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+
+use super::net::BoxConn;
+use crate::link::{FrameReader, LinkId};
+use crate::session::Transmit;
+
+/// Pieces offered to one vectored write.
+const PIECES_MAX: usize = 64;
+
+/// See the module's text.
+pub(crate) struct WireIo {
+    pub(crate) link: LinkId,
+    conn: BoxConn,
+    pub(crate) reader: FrameReader,
+    pub(crate) out: Transmit,
+    /// The piece of `out` that is written next, and how much of it is.
+    part: usize,
+    offset: usize,
+    /// Nothing was read since the last timer.
+    quiet: bool,
+}
+
+impl WireIo {
+    pub(crate) fn new(link: LinkId, conn: BoxConn, rest: &BytesMut) -> Self {
+        let mut reader = FrameReader::default();
+        reader.buffer().extend_from_slice(rest);
+        let out = Transmit::default();
+        Self { link, conn, reader, out, part: 0, offset: 0, quiet: false }
+    }
+
+    /// Reads once. `Ok(0)`: the other side has ended.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let conn = Pin::new(&mut self.conn);
+        let read = tokio_util::io::poll_read_buf(conn, cx, self.reader.buffer());
+        if let Poll::Ready(Ok(_)) = &read {
+            self.quiet = false;
+            self.reader.note_read();
+        }
+        read
+    }
+
+    /// Gives the read buffer back when nothing was read between two calls.
+    pub(crate) fn note_timer(&mut self) {
+        if std::mem::replace(&mut self.quiet, true) {
+            self.reader.note_idle();
+        }
+    }
+
+    /// Writes what is there. Ready with how much was taken, also if it was not all.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut taken = 0;
+        while !self.is_written() {
+            match self.poll_write_once(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => {
+                    taken += count;
+                    self.advance(count);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if taken > 0 => return Poll::Ready(Ok(taken)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_write_once(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let conn = Pin::new(&mut self.conn);
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+        let mut count = 0;
+        let rest = self.out.parts.get(self.part..).unwrap_or_default();
+        for (slot, piece) in pieces.iter_mut().zip(rest) {
+            let skip = if count == 0 { self.offset } else { 0 };
+            *slot = IoSlice::new(piece.get(skip..).unwrap_or_default());
+            count += 1;
+        }
+        conn.poll_write_vectored(cx, pieces.get(..count).unwrap_or_default())
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(piece) = self.out.parts.get(self.part) {
+            let left = piece.len() - self.offset;
+            if count < left {
+                self.offset += count;
+                return;
+            }
+            count -= left;
+            self.offset = 0;
+            self.part += 1;
+        }
+        self.out.clear();
+        self.part = 0;
+    }
+
+    /// Whether nothing is left to be written.
+    pub(crate) fn is_written(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// The connection and what was not written of what was begun, for parting.
+    pub(crate) fn into_parts(mut self) -> (BoxConn, Vec<Bytes>) {
+        let mut rest: Vec<Bytes> = self.out.parts.drain(self.part.min(self.out.parts.len())..).collect();
+        if let Some(first) = rest.first_mut() {
+            bytes::Buf::advance(first, self.offset.min(first.len()));
+        }
+        (self.conn, rest)
+    }
+}

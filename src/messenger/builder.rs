@@ -1,0 +1,163 @@
+//! Building and starting a messenger.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Messenger;
+use crate::config::{Bind, ConfigError, Limits, Raw, Settings, Timeouts};
+use crate::driver::clock;
+use crate::driver::net::OsNet;
+use crate::driver::{Driver, Listener, Net};
+use crate::member::{Endpoint, Member, MemberId};
+use crate::peer::Introduction;
+use crate::wire::VERSIONS;
+
+/// Why a messenger did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration contradicts itself or cannot be parsed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be bound.
+    #[error("cannot bind {address}: {source}")]
+    Bind {
+        /// What was to be bound; the last one tried of a range.
+        address: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+}
+
+/// How a messenger is to be. Everything has a default; what contradicts itself is refused by [`Builder::start`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "nothing happens before `start`"]
+pub struct Builder {
+    raw: Raw,
+}
+
+impl Builder {
+    /// Where to listen: `10.0.0.5:7400`, `[::1]:7400`, `:7400` (any address), port 0 for any free port, or a range
+    /// `10.0.0.5:7400-7410` for its first free one. Without this the messenger dials only.
+    pub fn bind(mut self, address: impl Into<String>) -> Self {
+        self.raw.bind = Some(address.into());
+        self
+    }
+
+    /// Where others reach this member, if that is not what was bound (containers, address translation). May be called
+    /// several times; the best first.
+    pub fn advertise(mut self, endpoint: impl Into<String>) -> Self {
+        self.raw.advertise.push(endpoint.into());
+        self
+    }
+
+    /// A name for people and certificates, up to 255 bytes.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.raw.name = name.into();
+        self
+    }
+
+    /// A free attribute of this member.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.raw.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Environment and network. Both ends must agree, else the connection is refused with both names. Defaults:
+    /// `development`, `default`.
+    pub fn network(mut self, environment: impl Into<String>, network: impl Into<String>) -> Self {
+        self.raw.environment = Some(environment.into());
+        self.raw.network = Some(network.into());
+        self
+    }
+
+    /// Times; see [`Timeouts`].
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.raw.timeouts = timeouts;
+        self
+    }
+
+    /// Bounds of memory; see [`Limits`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.raw.limits = limits;
+        self
+    }
+
+    /// After how long a contact gives up if nobody was ever met at its address.
+    pub fn contact_give_up(mut self, after: Duration) -> Self {
+        self.raw.timeouts.contact_give_up = after;
+        self
+    }
+
+    /// Binds and starts. Returns when connections are accepted. All tasks run in the runtime this is called in.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(self) -> Result<Messenger, StartError> {
+        let settings = Settings::try_from(self.raw)?;
+        let net = Arc::new(OsNet { user_timeout: settings.peer.link.liveness });
+        let listener = match &settings.bind {
+            Some(bind) => Some(listen(&*net, bind).await?),
+            None => None,
+        };
+        Ok(start(&settings, net, listener))
+    }
+}
+
+/// Starts over any network.
+fn start(settings: &Settings, net: Arc<dyn Net>, listener: Option<Arc<dyn Listener>>) -> Messenger {
+    let local = listener.as_ref().and_then(|listener| listener.local_address().ok());
+    let introduction = Introduction {
+        versions: VERSIONS,
+        environment: settings.environment.clone(),
+        network: settings.network.clone(),
+        member: member(settings, local),
+        view: None,
+    };
+    let driver = Driver::new(settings, introduction, net);
+    let messenger = Messenger::assemble(driver, settings.message_bytes, local);
+    if let Some(listener) = listener {
+        messenger.inner.shared.driver.accept(listener);
+    }
+    messenger
+}
+
+/// An unspecified address is never advertised: whoever binds one says what to advertise, or is reached by those who
+/// know the address.
+fn member(settings: &Settings, local: Option<SocketAddr>) -> Member {
+    let bound = local.map(Endpoint::from).filter(|endpoint| !endpoint.is_unusable());
+    let advertised = settings.advertise.iter().cloned();
+    Member {
+        id: MemberId::from_parts(clock::unix_millis(), clock::random()),
+        endpoints: if settings.advertise.is_empty() { bound.into_iter().collect() } else { advertised.collect() },
+        name: settings.name.clone(),
+        labels: settings.labels.clone(),
+        joined: None,
+    }
+}
+
+async fn listen(net: &dyn Net, bind: &Bind) -> Result<Arc<dyn Listener>, StartError> {
+    let failed = |address: String, source| StartError::Bind { address, source };
+    let addresses: Vec<SocketAddr> = match bind.host.address() {
+        Some(address) => vec![address],
+        None => {
+            let named = bind.host.to_string();
+            let found = tokio::net::lookup_host(named.clone()).await;
+            found.map_err(|error| failed(named, error))?.collect()
+        }
+    };
+    let mut last = failed(bind.host.to_string(), io::ErrorKind::AddrNotAvailable.into());
+    for port in bind.host.port()..=bind.last_port {
+        for address in &addresses {
+            let address = SocketAddr::new(address.ip(), port);
+            match net.listen(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last = failed(address.to_string(), error),
+            }
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,229 @@
+//! From deliveries to handlers: one after the other for each (sender, stream), side by side for different ones. A slow
+//! handler withholds its stream's credit, nothing else.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::bytes::Streams;
+use super::handlers::{HandlerCounts, Handlers, Run};
+use crate::driver::{Driver, Inbound, PeerHandle};
+use crate::member::MemberId;
+use crate::session::{Cause, Content, Delivery, Handled};
+use crate::wire::record::{self, RecordHeader};
+use crate::wire::{Epoch, Protocol, StreamId};
+
+/// Where a handler runs: whose message it handles, and whether its one reply has drawn on the reserve.
+#[derive(Clone, Copy)]
+struct Within {
+    sender: MemberId,
+    replied: bool,
+}
+
+tokio::task_local! {
+    static WITHIN: Cell<Within>;
+}
+
+/// Whether a handler runs here.
+pub(super) fn is_within_handler() -> bool {
+    WITHIN.try_with(|_| ()).is_ok()
+}
+
+/// Whether a message to `recipient`, sent here, is the one reply that may draw on the reserve.
+pub(super) fn is_reply_to(recipient: MemberId) -> bool {
+    WITHIN.try_with(|within| within.get().sender == recipient && !within.get().replied).unwrap_or(false)
+}
+
+/// The reply was sent.
+pub(super) fn note_reply() {
+    let _outside = WITHIN.try_with(|within| within.set(Within { replied: true, ..within.get() }));
+}
+
+/// Between two messages: the next has its own reply, and other tasks get their turn.
+pub(super) async fn next_message() {
+    let _outside = WITHIN.try_with(|within| within.set(Within { replied: false, ..within.get() }));
+    tokio::task::coop::consume_budget().await;
+}
+
+/// What dispatching needs of the messenger.
+pub(super) struct Shared {
+    pub(super) driver: Arc<Driver>,
+    pub(super) handlers: ArcSwap<Handlers>,
+    pub(super) counts: HandlerCounts,
+    /// Byte streams that peers opened, for `accept_stream`.
+    pub(super) opened: tokio::sync::mpsc::Sender<super::bytes::ByteStream>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<(Epoch, Delivery)>,
+    running: bool,
+}
+
+/// The deliveries of one stream. Bounded by the stream's credit.
+struct Lane {
+    stream: StreamId,
+    queue: Mutex<Queue>,
+}
+
+/// Takes deliveries from a peer's task.
+pub(super) struct PeerInbound {
+    pub(super) shared: Weak<Shared>,
+    pub(super) handle: Arc<PeerHandle>,
+    pub(super) streams: Arc<Streams>,
+    lanes: Vec<Arc<Lane>>,
+}
+
+impl PeerInbound {
+    pub(super) fn new(shared: Weak<Shared>, handle: Arc<PeerHandle>, streams: Arc<Streams>) -> Self {
+        Self { shared, handle, streams, lanes: Vec::new() }
+    }
+
+    fn lane(&mut self, stream: StreamId) -> Arc<Lane> {
+        if let Some(lane) = self.lanes.iter().find(|lane| lane.stream == stream) {
+            return Arc::clone(lane);
+        }
+        let lane = Arc::new(Lane { stream, queue: Mutex::default() });
+        self.lanes.push(Arc::clone(&lane));
+        lane
+    }
+}
+
+impl Inbound for PeerInbound {
+    fn deliver(&mut self, epoch: Epoch, delivery: Delivery) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let lane = self.lane(delivery.stream);
+        {
+            let mut queue = lane.queue.lock();
+            queue.waiting.push_back((epoch, delivery));
+            if std::mem::replace(&mut queue.running, true) {
+                return;
+            }
+        }
+        let (handle, streams) = (Arc::clone(&self.handle), Arc::clone(&self.streams));
+        let driver = Arc::clone(&shared.driver);
+        let stop = driver.stop.clone();
+        driver.spawn(async move {
+            let within = Cell::new(Within { sender: handle.id, replied: false });
+            let running = WITHIN.scope(within, run(&shared, &handle, &streams, &lane));
+            // A handler that hangs does not outlive the messenger.
+            let _stopped = stop.run_until_cancelled(running).await;
+        });
+    }
+
+    fn session_over(&mut self, cause: Cause, next: Epoch) {
+        self.streams.session_over(cause, Some(next.0));
+    }
+
+    fn turn_over(&mut self) {
+        if self.streams.needs_retry() {
+            self.streams.retry();
+        }
+    }
+}
+
+/// Handles what waits in a lane, until nothing does.
+async fn run(shared: &Shared, handle: &PeerHandle, streams: &Arc<Streams>, lane: &Lane) {
+    loop {
+        let (epoch, delivery) = {
+            let mut queue = lane.queue.lock();
+            match queue.waiting.pop_front() {
+                Some(next) => next,
+                None => {
+                    queue.running = false;
+                    return;
+                }
+            }
+        };
+        let stream = delivery.stream;
+        let report = |records, bytes| handle.note_handled(Handled { epoch, stream, records, bytes });
+        if stream.protocol() == Protocol::BYTES {
+            bytes(shared, streams, epoch, delivery, &report);
+            tokio::task::coop::consume_budget().await;
+        } else {
+            messages(shared, handle.id, delivery, &report).await;
+        }
+    }
+}
+
+async fn messages(
+    shared: &Shared,
+    from: MemberId,
+    delivery: Delivery,
+    report: &(dyn Fn(u64, u64) + Send + Sync),
+) {
+    let (records, bytes) = (delivery.records, delivery.bytes);
+    match delivery.content {
+        Content::Records(content) => {
+            let mut run = Run::new(from, content, report, &shared.counts);
+            handle_all(shared, delivery.stream, &mut run).await;
+        }
+        Content::Large { hash, version, body, reservation } => {
+            // Handled as one record, accounted as the chunks it came in.
+            let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+            let header = RecordHeader { length, flags: record::WHOLE, version, hash };
+            let ignore = |_: u64, _: u64| {};
+            let mut run = Run::of_one(from, header, body, &ignore, &shared.counts);
+            handle_all(shared, delivery.stream, &mut run).await;
+            drop(reservation);
+            report(records, bytes);
+        }
+    }
+}
+
+fn handle_all<'a>(
+    shared: &'a Shared,
+    stream: StreamId,
+    run: &'a mut Run<'_>,
+) -> impl Future<Output = ()> + Send + 'a {
+    async move {
+        // Handlers that are added meanwhile are found by the next delivery.
+        let handlers = shared.handlers.load_full();
+        while let Some((hash, _version)) = run.next_type() {
+            match handlers.find(hash, stream.is_open()) {
+                Some(handler) if stream.protocol() == Protocol::APPLICATION && stream.is_open() => {
+                    handler.run(run).await;
+                }
+                // Not of an open type, from somebody who shares no view; or of a protocol that nobody speaks here.
+                Some(_) | None => run.refuse(),
+            }
+        }
+        run.flush();
+    }
+}
+
+/// Byte streams take what comes into their own windows at once; so their credit comes back at once.
+fn bytes(
+    shared: &Shared,
+    streams: &Arc<Streams>,
+    epoch: Epoch,
+    delivery: Delivery,
+    report: &(dyn Fn(u64, u64) + Send + Sync),
+) {
+    let class = delivery.stream.class();
+    let give = |body| {
+        if let Some(opened) = streams.handle_message(epoch.0, class, body) {
+            // Too many that nobody accepts: dropped, which aborts it.
+            if let Err(refused) = shared.opened.try_send(opened) {
+                let reason = "the receiver accepts no more streams now";
+                match refused {
+                    tokio::sync::mpsc::error::TrySendError::Full(stream)
+                    | tokio::sync::mpsc::error::TrySendError::Closed(stream) => stream.abort(reason),
+                }
+            }
+        }
+    };
+    match delivery.content {
+        Content::Records(mut records) => {
+            while let Ok(record) = record::take(&mut records) {
+                give(record.body);
+            }
+        }
+        Content::Large { body, .. } => give(body),
+    }
+    report(delivery.records, delivery.bytes);
+}

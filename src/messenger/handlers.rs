@@ -1,0 +1,363 @@
+//! Handlers by message type, and how one of them runs: order kept, panics counted, no allocation a message.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use bytes::Bytes;
+
+use super::message::{Kind, Message, Raw};
+use crate::limits::TYPES_MAX;
+use crate::member::MemberId;
+use crate::wire::record::{self, Record, RecordHeader};
+use crate::wire::{Protocol, TypeEntry};
+
+/// Why a handler was not registered. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandlerError {
+    /// The type has one already.
+    #[error("`{name}` has a handler already")]
+    Duplicate {
+        /// The type's name.
+        name: &'static str,
+    },
+    /// Two names with one hash: rename one of them.
+    #[error("`{name}` and `{other}` have the same hash; rename one of them")]
+    Collision {
+        /// The type that was to be registered.
+        name: &'static str,
+        /// The type that is registered.
+        other: &'static str,
+    },
+    /// There is a fallback handler already.
+    #[error("there is a fallback handler already")]
+    SecondFallback,
+    /// More types than a hello can tell.
+    #[error("more than {most} types")]
+    TooMany {
+        /// The bound.
+        most: usize,
+    },
+}
+
+/// What a handler did not do for a message.
+#[derive(Debug, Default)]
+pub(crate) struct HandlerCounts {
+    /// Handlers that panicked.
+    pub(crate) panics: AtomicU64,
+    /// Bodies that could not be decoded.
+    pub(crate) undecodable: AtomicU64,
+    /// Records of a type that nobody here handles, or of a stranger who may not send it.
+    pub(crate) refused: AtomicU64,
+}
+
+/// The records of one delivery that are left to be handled.
+pub(crate) struct Run<'a> {
+    pub(crate) from: MemberId,
+    records: Bytes,
+    next: Option<Record>,
+    /// Records handled so far, and their bytes.
+    done: (u64, u64),
+    /// Told when a handler is not ready at once, so that credit for what is done comes back meanwhile.
+    report: &'a (dyn Fn(u64, u64) + Send + Sync),
+    counts: &'a HandlerCounts,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(
+        from: MemberId,
+        records: Bytes,
+        report: &'a (dyn Fn(u64, u64) + Send + Sync),
+        counts: &'a HandlerCounts,
+    ) -> Self {
+        let mut run = Self { from, records, next: None, done: (0, 0), report, counts };
+        run.fetch();
+        run
+    }
+
+    /// One message that came in chunks.
+    pub(crate) fn of_one(
+        from: MemberId,
+        header: RecordHeader,
+        body: Bytes,
+        report: &'a (dyn Fn(u64, u64) + Send + Sync),
+        counts: &'a HandlerCounts,
+    ) -> Self {
+        let next = Some(Record { header, total: None, body });
+        Self { from, records: Bytes::new(), next, done: (0, 0), report, counts }
+    }
+
+    fn fetch(&mut self) {
+        self.next = None;
+        while !self.records.is_empty() {
+            // The session has checked all of them.
+            let Ok(record) = record::take(&mut self.records) else { return };
+            if record.header.is(record::VOID) {
+                self.count(&record);
+                continue;
+            }
+            self.next = Some(record);
+            return;
+        }
+    }
+
+    fn count(&mut self, record: &Record) {
+        self.done.0 += 1;
+        self.done.1 += record.header.wire_bytes();
+    }
+
+    /// The type of the next message.
+    pub(crate) fn next_type(&self) -> Option<(u32, u16)> {
+        self.next.as_ref().map(|record| (record.header.hash, record.header.version))
+    }
+
+    /// The next message, if it is of this type.
+    fn take(&mut self, hash: u32) -> Option<(Record, u16)> {
+        let record = self.next.take_if(|record| record.header.hash == hash)?;
+        let version = record.header.version;
+        Some((record, version))
+    }
+
+    /// A message is done with.
+    fn finish(&mut self, record: &Record) {
+        self.count(record);
+        self.fetch();
+    }
+
+    /// Passes over the next message: nobody handles it.
+    pub(crate) fn refuse(&mut self) {
+        if let Some(record) = self.next.take() {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            self.finish(&record);
+        }
+    }
+
+    /// Tells what is done.
+    pub(crate) fn flush(&mut self) {
+        let (records, bytes) = std::mem::take(&mut self.done);
+        if records > 0 {
+            (self.report)(records, bytes);
+        }
+    }
+
+    /// Runs one handler to its end. A panic costs this one message.
+    async fn handle(&mut self, future: impl Future<Output = ()>) {
+        let mut future = pin!(future);
+        let outcome = std::future::poll_fn(|cx| {
+            match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+                Ok(Poll::Pending) => {
+                    self.flush();
+                    Poll::Pending
+                }
+                Err(panic) => Poll::Ready(Err(panic)),
+            }
+        })
+        .await;
+        if let Err(panic) = outcome {
+            self.note_panic(&*panic);
+        }
+    }
+
+    fn note_panic(&self, panic: &(dyn Any + Send)) {
+        self.counts.panics.fetch_add(1, Ordering::Relaxed);
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+        tracing::error!(from = %self.from, panic = text, "a handler panicked; its message counts as handled");
+    }
+}
+
+/// A handler whose message type was erased. Handles all messages of its type at the head of a run.
+pub(crate) trait Handler: Send + Sync {
+    fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}
+
+struct Typed<M, F> {
+    handler: F,
+    message: std::marker::PhantomData<fn(M)>,
+}
+
+impl<M, F, R> Handler for Typed<M, F>
+where
+    M: Message,
+    F: Fn(MemberId, M) -> R + Send + Sync,
+    R: Future<Output = ()> + Send,
+{
+    fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            while let Some((record, _)) = run.take(M::KIND.hash()) {
+                match postcard::from_bytes::<M>(&record.body) {
+                    Ok(message) => {
+                        let from = run.from;
+                        // The call itself may panic as well as the future it gives.
+                        run.handle(async { (self.handler)(from, message).await }).await;
+                    }
+                    Err(error) => {
+                        run.counts.undecodable.fetch_add(1, Ordering::Relaxed);
+                        let kind = M::KIND.name();
+                        tracing::warn!(from = %run.from, kind, %error, "cannot decode a message");
+                    }
+                }
+                run.finish(&record);
+                super::dispatch::next_message().await;
+            }
+        })
+    }
+}
+
+struct RawTyped<F> {
+    kind: Kind,
+    handler: F,
+}
+
+impl<F, R> Handler for RawTyped<F>
+where
+    F: Fn(MemberId, Raw) -> R + Send + Sync,
+    R: Future<Output = ()> + Send,
+{
+    fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            while let Some((record, _)) = run.take(self.kind.hash()) {
+                let (from, raw) = (run.from, Raw::new(self.kind, record.body.clone()));
+                run.handle(async { (self.handler)(from, raw).await }).await;
+                run.finish(&record);
+                super::dispatch::next_message().await;
+            }
+        })
+    }
+}
+
+/// A message of a type that has no handler here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmatched {
+    /// The hash of its type's name.
+    pub hash: u32,
+    /// The version of its body.
+    pub version: u16,
+    /// Its body, encoded.
+    pub bytes: Bytes,
+}
+
+struct Fallback<F>(F);
+
+impl<F, R> Handler for Fallback<F>
+where
+    F: Fn(MemberId, Unmatched) -> R + Send + Sync,
+    R: Future<Output = ()> + Send,
+{
+    fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            let Some((hash, version)) = run.next_type() else { return };
+            if let Some((record, _)) = run.take(hash) {
+                let message = Unmatched { hash, version, bytes: record.body.clone() };
+                let from = run.from;
+                run.handle(async { (self.0)(from, message).await }).await;
+                run.finish(&record);
+                super::dispatch::next_message().await;
+            }
+        })
+    }
+}
+
+#[derive(Clone)]
+struct Registered {
+    kind: Kind,
+    handler: Arc<dyn Handler>,
+}
+
+/// All handlers of a messenger.
+#[derive(Clone, Default)]
+pub(crate) struct Handlers {
+    by_hash: HashMap<u32, Registered>,
+    fallback: Option<Arc<dyn Handler>>,
+}
+
+impl Handlers {
+    pub(crate) fn add<M, F, R>(&mut self, handler: F) -> Result<(), HandlerError>
+    where
+        M: Message,
+        F: Fn(MemberId, M) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        self.insert(M::KIND, Arc::new(Typed { handler, message: std::marker::PhantomData }))
+    }
+
+    pub(crate) fn add_raw<F, R>(&mut self, kind: Kind, handler: F) -> Result<(), HandlerError>
+    where
+        F: Fn(MemberId, Raw) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        self.insert(kind, Arc::new(RawTyped { kind, handler }))
+    }
+
+    fn insert(&mut self, kind: Kind, handler: Arc<dyn Handler>) -> Result<(), HandlerError> {
+        if let Some(other) = self.by_hash.get(&kind.hash()) {
+            let (name, other) = (kind.name(), other.kind.name());
+            return Err(if name == other {
+                HandlerError::Duplicate { name }
+            } else {
+                HandlerError::Collision { name, other }
+            });
+        }
+        // One place is the fallback's, one the byte streams'.
+        if self.by_hash.len() + 2 >= TYPES_MAX {
+            return Err(HandlerError::TooMany { most: TYPES_MAX - 2 });
+        }
+        self.by_hash.insert(kind.hash(), Registered { kind, handler });
+        Ok(())
+    }
+
+    pub(crate) fn set_fallback<F, R>(&mut self, handler: F) -> Result<(), HandlerError>
+    where
+        F: Fn(MemberId, Unmatched) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        if self.fallback.is_some() {
+            return Err(HandlerError::SecondFallback);
+        }
+        self.fallback = Some(Arc::new(Fallback(handler)));
+        Ok(())
+    }
+
+    /// Who handles this type, if it may come on this stream: a stranger's only if it is open to anyone.
+    pub(crate) fn find(&self, hash: u32, open: bool) -> Option<&Arc<dyn Handler>> {
+        match self.by_hash.get(&hash) {
+            Some(registered) => (!open || registered.kind.is_open()).then_some(&registered.handler),
+            None => self.fallback.as_ref(),
+        }
+    }
+
+    /// What the peers are told.
+    pub(crate) fn types(&self) -> Vec<TypeEntry> {
+        let any = |protocol, name: &str| TypeEntry {
+            protocol,
+            hash: 0,
+            version: 0,
+            open: true,
+            any: true,
+            name: name.to_owned(),
+        };
+        let named = self.by_hash.values().map(|registered| TypeEntry {
+            protocol: Protocol::APPLICATION,
+            hash: registered.kind.hash(),
+            version: registered.kind.version(),
+            open: registered.kind.is_open(),
+            any: false,
+            name: registered.kind.name().to_owned(),
+        });
+        let fallback = self.fallback.iter().map(|_| any(Protocol::APPLICATION, "*"));
+        named.chain(fallback).chain([any(Protocol::BYTES, "karere.bytes")]).collect()
+    }
+}
+
+impl std::fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.by_hash.values().map(|registered| registered.kind.name())).finish()
+    }
+}

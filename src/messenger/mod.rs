@@ -1,0 +1,363 @@
+//! The public face: builder, typed messages, handlers, receipts, contacts, byte streams.
+
+mod builder;
+mod bytes;
+mod contact;
+mod dispatch;
+mod events;
+mod handlers;
+mod message;
+mod port;
+mod send;
+mod stats;
+
+pub use self::bytes::{ByteStream, OpenError, StreamError};
+pub use builder::{Builder, StartError};
+pub use contact::{Contact, ContactError};
+pub use events::Events;
+pub use handlers::{HandlerError, Unmatched};
+pub use message::{EncodeError, Encoded, Kind, Message, Outgoing, Raw};
+pub use send::{ClassSender, SendError, SendReport};
+pub use stats::{Books, PeerStats, Stats, StreamStats};
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, mpsc};
+
+use self::bytes::Streams;
+use dispatch::{PeerInbound, Shared};
+use handlers::{HandlerCounts, Handlers};
+
+use crate::driver::{Application, Driver, Inbound, PeerHandle, clock};
+use crate::limits::{BYTE_STREAM_BACKLOG, EVENTS_MAX};
+use crate::member::{Endpoint, EndpointError, Member, MemberId};
+use crate::peer::{Finding, PeerEvent};
+use crate::session::Receipt;
+use crate::wire::Class;
+use port::PeerPort;
+
+/// How long [`Messenger::close`] waits for its tasks. Only a handler that blocks its thread can make it wait so long.
+const JOIN: Duration = Duration::from_secs(2);
+
+/// A messenger: sends to members, hands what comes to handlers, keeps links, resumes sessions. Cheap to clone; when the
+/// last clone is dropped it closes.
+#[derive(Clone, Debug)]
+pub struct Messenger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    events: broadcast::Sender<PeerEvent>,
+    opened: tokio::sync::Mutex<mpsc::Receiver<ByteStream>>,
+    /// Held while handlers change, so that the types the peers are told follow each other.
+    registering: Mutex<()>,
+    /// What closed it.
+    closed: OnceLock<&'static str>,
+    message_bytes: usize,
+    local: Option<SocketAddr>,
+}
+
+impl Messenger {
+    /// How a messenger is to be.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    fn assemble(driver: Arc<Driver>, message_bytes: usize, local: Option<SocketAddr>) -> Self {
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let (opened, accepted) = mpsc::channel(BYTE_STREAM_BACKLOG);
+        let shared = Arc::new(Shared {
+            driver,
+            handlers: ArcSwap::default(),
+            counts: HandlerCounts::default(),
+            opened,
+        });
+        let face = Face { shared: Arc::downgrade(&shared), events: events.clone() };
+        shared.driver.set_application(Arc::new(face));
+        shared.driver.set_types(Handlers::default().types());
+        let inner = Inner {
+            shared,
+            events,
+            opened: tokio::sync::Mutex::new(accepted),
+            registering: Mutex::new(()),
+            closed: OnceLock::new(),
+            message_bytes,
+            local,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// This member: the id of this run, and what it advertises.
+    #[must_use]
+    pub fn member(&self) -> &Member {
+        &self.inner.shared.driver.surroundings.me.member
+    }
+
+    /// The address that was bound; `None` for a messenger that dials only.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.inner.local
+    }
+
+    // ---- handlers ----
+
+    /// Handles messages of type `M`: one after the other for each sender and class, side by side for different ones.
+    /// Until its handler is done a message withholds its sender's credit. A handler that panics costs that one message.
+    ///
+    /// # Errors
+    ///
+    /// [`HandlerError`]; nothing has changed.
+    pub fn add_handler<M, F, R>(&self, handler: F) -> Result<(), HandlerError>
+    where
+        M: Message,
+        F: Fn(MemberId, M) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        self.register(|handlers| handlers.add(handler))
+    }
+
+    /// Handles raw messages of one kind, without decoding or copying them.
+    ///
+    /// # Errors
+    ///
+    /// [`HandlerError`]; nothing has changed.
+    pub fn add_raw_handler<F, R>(&self, kind: Kind, handler: F) -> Result<(), HandlerError>
+    where
+        F: Fn(MemberId, Raw) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        self.register(|handlers| handlers.add_raw(kind, handler))
+    }
+
+    /// Handles whatever no other handler does. Without it the sender of such a message is told
+    /// [`Cause::NotUnderstood`](crate::Cause::NotUnderstood).
+    ///
+    /// # Errors
+    ///
+    /// [`HandlerError::SecondFallback`].
+    pub fn set_fallback_handler<F, R>(&self, handler: F) -> Result<(), HandlerError>
+    where
+        F: Fn(MemberId, Unmatched) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        self.register(|handlers| handlers.set_fallback(handler))
+    }
+
+    fn register(
+        &self,
+        change: impl FnOnce(&mut Handlers) -> Result<(), HandlerError>,
+    ) -> Result<(), HandlerError> {
+        let _one_at_a_time = self.inner.registering.lock();
+        let shared = &self.inner.shared;
+        let mut handlers = Handlers::clone(&shared.handlers.load());
+        change(&mut handlers)?;
+        let types = handlers.types();
+        shared.handlers.store(Arc::new(handlers));
+        shared.driver.set_types(types);
+        Ok(())
+    }
+
+    // ---- sending ----
+
+    /// Queues a message for each recipient and never waits. Recipients are contacts, peers whose session a resume lease
+    /// holds, and this member itself. It is encoded once. The caller keeps the message.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]: the message cannot be sent to anybody. A recipient that is absent or full is no error but part of
+    /// the report.
+    pub fn send<M: Outgoing>(
+        &self,
+        message: &M,
+        recipients: impl IntoIterator<Item = MemberId>,
+    ) -> Result<SendReport, SendError> {
+        self.class(Class::Normal).send(message, recipients)
+    }
+
+    /// Queues a message wherever there is room, then waits for the rest, each separately. When the time is over, those
+    /// that are still full are in the report. Cancel safe: what was queued stays queued, the rest is not sent.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`], [`SendError::WithinHandler`] in a handler.
+    pub async fn send_wait<M: Outgoing>(
+        &self,
+        message: &M,
+        recipients: impl IntoIterator<Item = MemberId>,
+        timeout: Duration,
+    ) -> Result<SendReport, SendError> {
+        self.class(Class::Normal).send_wait(message, recipients, timeout).await
+    }
+
+    /// Queues a message for one recipient and tells what becomes of it.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`], with [`SendError::Absent`] and [`SendError::Full`]: it was not queued.
+    pub fn send_with_receipt<M: Outgoing>(
+        &self,
+        message: &M,
+        recipient: MemberId,
+    ) -> Result<Receipt, SendError> {
+        self.class(Class::Normal).send_with_receipt(message, recipient)
+    }
+
+    /// Sends in a class: urgent messages overtake normal ones, bulk gives way to both. Order holds within a class.
+    #[must_use]
+    pub const fn class(&self, class: Class) -> ClassSender<'_> {
+        ClassSender { messenger: self, class }
+    }
+
+    // ---- contacts and byte streams ----
+
+    /// Finds out who is at an address, outside any view, and keeps a session with that member until the handle is
+    /// dropped. The address given is dialled, not the one advertised. Gives up after
+    /// [`Timeouts::contact_give_up`](crate::Timeouts) if nobody is met; once somebody was, never. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ContactError`]; nothing is kept.
+    pub async fn contact(&self, address: impl AsRef<str>) -> Result<Contact, ContactError> {
+        let driver = &self.inner.shared.driver;
+        let text = address.as_ref();
+        let endpoint: Endpoint = text.parse()?;
+        if endpoint.is_unusable() {
+            let reason = "nobody can be reached there";
+            return Err(EndpointError { text: text.to_owned(), reason }.into());
+        }
+        let closed = || ContactError::Closed(self.closed_by());
+        let search = driver.search(endpoint.clone());
+        match driver.stop.run_until_cancelled(search).await.ok_or_else(closed)? {
+            Finding::Found(id) => {
+                let held = driver.hold(id, endpoint.clone()).ok_or_else(closed)?;
+                Ok(Contact::new(Arc::clone(driver), held, endpoint))
+            }
+            Finding::Refused(reject) => Err(ContactError::Refused { endpoint, why: reject.text }),
+            Finding::GaveUp(last) => Err(ContactError::GaveUp { endpoint, last }),
+        }
+    }
+
+    fn closed_by(&self) -> &'static str {
+        self.inner.closed.get().copied().unwrap_or("it is going away")
+    }
+
+    /// Opens a byte stream to a member there is a session with. Waits for room for the opening message. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; no stream was opened.
+    pub async fn open_stream(&self, member: MemberId, name: &str) -> Result<ByteStream, OpenError> {
+        let streams = self.streams(member).ok_or(OpenError::Absent)?;
+        streams.open(name, Class::Normal)
+    }
+
+    fn streams(&self, member: MemberId) -> Option<Arc<Streams>> {
+        let driver = &self.inner.shared.driver;
+        let handle = match driver.peer(member) {
+            None if member == self.member().id => driver.oneself()?,
+            found => found?,
+        };
+        Arc::clone(handle.extension.get()?).downcast().ok()
+    }
+
+    /// The next byte stream that a peer opened; `None` when the messenger is closed. Cancel safe.
+    pub async fn accept_stream(&self) -> Option<ByteStream> {
+        let mut opened = self.inner.opened.lock().await;
+        let stop = &self.inner.shared.driver.stop;
+        stop.run_until_cancelled(opened.recv()).await.flatten()
+    }
+
+    // ---- what is seen ----
+
+    /// Events of peers from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::new(self.inner.events.subscribe())
+    }
+
+    /// Figures, exact for each peer at one moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = &self.inner.shared;
+        let now = clock::now();
+        let mut stats = Stats::default();
+        // Those that are gone first: a peer that goes meanwhile is missing rather than counted twice.
+        stats.set_gone(&shared.driver.gone());
+        stats.peers =
+            shared.driver.peers().iter().map(|handle| PeerStats::of(&handle.peer.lock(), now)).collect();
+        (stats.refused_connections, stats.accept_errors) = shared.driver.refusals();
+        stats.handler_panics = shared.counts.panics.load(Ordering::Relaxed);
+        stats.undecodable = shared.counts.undecodable.load(Ordering::Relaxed);
+        stats.refused_records = shared.counts.refused.load(Ordering::Relaxed);
+        stats
+    }
+
+    // ---- the end ----
+
+    /// Leaves in order: takes no new messages, drains (still redialling), says goodbye to each peer and waits for its
+    /// confirmation; then closes. What is not acknowledged within `deadline` ends as [`Messenger::close`] says.
+    pub async fn leave(&self, deadline: Duration) {
+        self.note_closed("left");
+        let driver = &self.inner.shared.driver;
+        driver.leave();
+        if tokio::time::timeout(deadline, driver.empty()).await.is_err() {
+            tracing::warn!("not everything was acknowledged within {deadline:?}");
+        }
+        self.close().await;
+    }
+
+    /// Closes at once: what was written and not acknowledged is indeterminate, the rest not sent; handlers that run are
+    /// stopped at their next await. Returns within some 2 s also with a hung peer or handler.
+    pub async fn close(&self) {
+        self.note_closed("closed");
+        let driver = &self.inner.shared.driver;
+        driver.end();
+        if tokio::time::timeout(JOIN, driver.joined()).await.is_err() {
+            tracing::warn!("some tasks still run after {JOIN:?}: a handler blocks its thread");
+        }
+    }
+
+    fn note_closed(&self, by: &'static str) {
+        // The first cause stays: it is what later calls are told.
+        let _already = self.inner.closed.set(by);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.driver.end();
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("driver", &self.shared.driver).finish_non_exhaustive()
+    }
+}
+
+/// What the driver sees of the messenger.
+struct Face {
+    shared: Weak<Shared>,
+    events: broadcast::Sender<PeerEvent>,
+}
+
+impl Application for Face {
+    fn attach(&self, handle: &Arc<PeerHandle>) -> Box<dyn Inbound> {
+        let port = PeerPort::new(handle);
+        let streams = Streams::new(handle.id, Arc::new(port));
+        let _first = handle.extension.set(Arc::<Streams>::clone(&streams));
+        Box::new(PeerInbound::new(Weak::clone(&self.shared), Arc::clone(handle), streams))
+    }
+
+    fn event(&self, event: PeerEvent) {
+        // Nobody listens, perhaps.
+        let _listeners = self.events.send(event);
+    }
+}

@@ -1,0 +1,277 @@
+//! Sending: what happened for each recipient, and waiting for those that are full.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::message::{EncodeError, Encoded, Kind, Outgoing};
+use super::{Messenger, dispatch};
+use crate::driver::{Driver, PeerHandle};
+use crate::limits::OWN_FRAME_BYTES;
+use crate::member::MemberId;
+use crate::session::{Body, Outgoing as Out, Receipt, Refused, Ticket};
+use crate::wire::{Class, Protocol, StreamId};
+use std::sync::Arc;
+
+/// What became of one call of `send`. The caller keeps the message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "a full queue or an absent member is said here, and nowhere else"]
+pub struct SendReport {
+    /// For how many recipients it was queued.
+    pub queued: usize,
+    /// Recipients there is no session with: neither contacts nor held by a resume lease.
+    pub absent: Vec<MemberId>,
+    /// Recipients whose queue has no room now. `send_wait` waits for it.
+    pub full: Vec<MemberId>,
+}
+
+impl SendReport {
+    /// Whether it was queued for every recipient.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.absent.is_empty() && self.full.is_empty()
+    }
+}
+
+/// Why nothing was sent to anybody. The messenger and its links are as before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The message cannot be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The message is larger than any this messenger sends.
+    #[error("a `{kind}` of {bytes} bytes; at most {most} are sent (`Limits::message_bytes`)")]
+    TooLarge {
+        /// The type's name.
+        kind: &'static str,
+        /// Bytes of its body.
+        bytes: usize,
+        /// The bound.
+        most: usize,
+    },
+    /// The messenger was closed, and by what.
+    #[error("the messenger is closed: {0}")]
+    Closed(&'static str),
+    /// Waiting for room inside a handler could wait for that very handler. Use `send`: one reply draws on a reserve.
+    #[error("no waiting inside a handler: it could wait for itself; use `send`")]
+    WithinHandler,
+    /// There is no session with the recipient.
+    #[error("no session with {0}")]
+    Absent(MemberId),
+    /// The recipient's queue has no room.
+    #[error("the queue to {0} is full")]
+    Full(MemberId),
+}
+
+/// A way to send in one class; see [`Messenger::class`].
+#[derive(Clone, Debug)]
+pub struct ClassSender<'a> {
+    pub(super) messenger: &'a Messenger,
+    pub(super) class: Class,
+}
+
+/// What one recipient's intake said.
+enum Pushed {
+    Queued,
+    Absent,
+    Full,
+}
+
+impl ClassSender<'_> {
+    /// As [`Messenger::send`], in this class.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Messenger::send`].
+    pub fn send<M: Outgoing>(
+        &self,
+        message: &M,
+        recipients: impl IntoIterator<Item = MemberId>,
+    ) -> Result<SendReport, SendError> {
+        self.prepared(message, |sending| sending.to_all(recipients))
+    }
+
+    /// As [`Messenger::send_with_receipt`], in this class.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Messenger::send_with_receipt`].
+    pub fn send_with_receipt<M: Outgoing>(
+        &self,
+        message: &M,
+        recipient: MemberId,
+    ) -> Result<Receipt, SendError> {
+        let (ticket, receipt) = Ticket::new();
+        match self.prepared(message, |sending| sending.to(recipient, Some(ticket)))? {
+            Pushed::Queued => Ok(receipt),
+            Pushed::Absent => Err(SendError::Absent(recipient)),
+            Pushed::Full => Err(SendError::Full(recipient)),
+        }
+    }
+
+    /// As [`Messenger::send_wait`], in this class.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Messenger::send_wait`].
+    pub async fn send_wait<M: Outgoing>(
+        &self,
+        message: &M,
+        recipients: impl IntoIterator<Item = MemberId>,
+        timeout: Duration,
+    ) -> Result<SendReport, SendError> {
+        if dispatch::is_within_handler() {
+            return Err(SendError::WithinHandler);
+        }
+        let (mut report, kept) = self.prepared(message, |sending| {
+            let report = sending.to_all(recipients);
+            let kept = (!report.full.is_empty()).then(|| sending.keep());
+            (report, kept)
+        })?;
+        let Some(body) = kept else { return Ok(report) };
+        let kind = message.outgoing_kind();
+        let waiting = std::future::poll_fn(|cx| self.poll_full(cx, kind, &body, &mut report));
+        // What found room stays queued, also when the time is over.
+        let _timed_out = tokio::time::timeout(timeout, waiting).await;
+        Ok(report)
+    }
+
+    /// Tries those that were full; each is waited for separately.
+    fn poll_full(
+        &self,
+        cx: &mut Context<'_>,
+        kind: Kind,
+        body: &Bytes,
+        report: &mut SendReport,
+    ) -> Poll<()> {
+        let sending = self.sending(kind, Body::Shared(body));
+        let mut still_full = Vec::new();
+        for recipient in report.full.drain(..) {
+            match sending.to_or_wake(recipient, cx) {
+                Pushed::Queued => report.queued += 1,
+                Pushed::Absent => report.absent.push(recipient),
+                Pushed::Full => still_full.push(recipient),
+            }
+        }
+        report.full = still_full;
+        if report.full.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn sending<'s>(&'s self, kind: Kind, body: Body<'s>) -> Sending<'s> {
+        let stream = StreamId::new(Protocol::APPLICATION, self.class, kind.is_open());
+        Sending { driver: &self.messenger.inner.shared.driver, stream, kind, body }
+    }
+
+    /// Encodes once, checks, and hands the body to `send`.
+    fn prepared<M: Outgoing, T>(
+        &self,
+        message: &M,
+        send: impl FnOnce(&Sending<'_>) -> T,
+    ) -> Result<T, SendError> {
+        let inner = &self.messenger.inner;
+        if let Some(by) = inner.closed.get() {
+            return Err(SendError::Closed(by));
+        }
+        let kind = message.outgoing_kind();
+        message.encode_with(|Encoded(body)| {
+            let bytes = body.as_slice().len();
+            let most = inner.message_bytes;
+            if bytes > most {
+                return Err(SendError::TooLarge { kind: kind.name(), bytes, most });
+            }
+            Ok(match body {
+                // Copied once, then shared by all.
+                Body::Slice(slice) if bytes >= OWN_FRAME_BYTES => {
+                    send(&self.sending(kind, Body::Shared(&Bytes::copy_from_slice(slice))))
+                }
+                body => send(&self.sending(kind, body)),
+            })
+        })?
+    }
+}
+
+/// One encoded message on its way to its recipients.
+struct Sending<'a> {
+    driver: &'a Arc<Driver>,
+    stream: StreamId,
+    kind: Kind,
+    body: Body<'a>,
+}
+
+impl Sending<'_> {
+    fn to_all(&self, recipients: impl IntoIterator<Item = MemberId>) -> SendReport {
+        let mut report = SendReport::default();
+        for recipient in recipients {
+            match self.to(recipient, None) {
+                Pushed::Queued => report.queued += 1,
+                Pushed::Absent => report.absent.push(recipient),
+                Pushed::Full => report.full.push(recipient),
+            }
+        }
+        report
+    }
+
+    fn to(&self, recipient: MemberId, ticket: Option<Ticket>) -> Pushed {
+        let push = |handle: &PeerHandle| match self.push(handle, ticket) {
+            Ok(()) => Pushed::Queued,
+            Err(Refused::Closed(_)) => Pushed::Absent,
+            Err(Refused::Full(_)) => Pushed::Full,
+        };
+        self.with_peer(recipient, push)
+    }
+
+    /// Registers before it tries, so that no room is missed.
+    fn to_or_wake(&self, recipient: MemberId, cx: &Context<'_>) -> Pushed {
+        self.with_peer(recipient, |handle| match self.push(handle, None) {
+            Ok(()) => Pushed::Queued,
+            Err(Refused::Closed(_)) => Pushed::Absent,
+            Err(Refused::Full(no_room)) => {
+                handle.intake.lock().wake_at_room(cx.waker(), no_room);
+                match self.push(handle, None) {
+                    Ok(()) => Pushed::Queued,
+                    Err(Refused::Closed(_)) => Pushed::Absent,
+                    Err(Refused::Full(_)) => Pushed::Full,
+                }
+            }
+        })
+    }
+
+    #[inline]
+    fn with_peer(&self, recipient: MemberId, push: impl FnOnce(&PeerHandle) -> Pushed) -> Pushed {
+        if recipient == self.driver.surroundings.me.member.id {
+            // The session with oneself is made when it is first wanted.
+            return self.driver.oneself().map_or(Pushed::Absent, |handle| push(&handle));
+        }
+        self.driver.with_peer(recipient, push).unwrap_or(Pushed::Absent)
+    }
+
+    #[inline]
+    fn push(&self, handle: &PeerHandle, ticket: Option<Ticket>) -> Result<(), Refused> {
+        let reply = dispatch::is_reply_to(handle.id);
+        let out = Out {
+            stream: self.stream,
+            hash: self.kind.hash(),
+            version: self.kind.version(),
+            body: self.body,
+            reply,
+        };
+        let was_empty = handle.intake.lock().push(out, ticket)?;
+        if reply {
+            dispatch::note_reply();
+        }
+        if was_empty {
+            handle.doorbell.ring();
+        }
+        Ok(())
+    }
+
+    /// The body, for as long as somebody waits.
+    fn keep(&self) -> Bytes {
+        match self.body {
+            Body::Slice(slice) => Bytes::copy_from_slice(slice),
+            Body::Shared(bytes) => bytes.clone(),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Leaving: rule 20.
+
+use std::time::Duration;
+
+use super::super::*;
+use super::net::{Door, Fate, Told};
+use super::pair::{A, B, Pair};
+use super::side::told_only;
+use crate::limits::{LIVENESS, RESUME_LEASE};
+use crate::session::Lost;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn leave(pair: &mut Pair, side: usize) {
+    pair.peer(side).leave();
+    pair.poll();
+}
+
+fn left(pair: &Pair) -> bool {
+    !pair.has_peer(A)
+}
+
+#[test]
+fn r20_leaving_drains_says_goodbye_and_ends_when_it_is_confirmed() {
+    let mut pair = Pair::linked();
+    pair.sides[B].slow = true;
+    let tags: Vec<_> = (0..40).map(|_| pair.send(A, 30_000)).collect();
+    leave(&mut pair, A);
+    assert_eq!(pair.send_on(A, super::side::NORMAL, 1), None, "no new messages");
+    pair.run(SECOND);
+    assert!(pair.has_peer(A), "not before all is acknowledged");
+    pair.sides[B].slow = false;
+    pair.run(SECOND);
+    assert!(!pair.has_peer(A) && !pair.has_peer(B));
+    pair.check_ends(true);
+    assert_eq!(pair.sides[B].tags(), tags);
+    assert_eq!((&pair.sides[A].overs[..], &pair.sides[B].overs[..]), (&[Cause::Closed][..], &[Cause::Departed][..]));
+    assert!(matches!(pair.sides[B].farewells[..], [Frame::Goodbye { confirmed: true, .. }]));
+    pair.run(SECOND * 20);
+    assert_eq!(pair.conns.len(), 1, "nothing after it");
+}
+
+#[test]
+fn r20_a_goodbye_waits_for_the_last_acknowledgement() {
+    let mut solo = super::solo::Solo::contact();
+    let link = solo.link();
+    solo.types(link);
+    drop(solo.send());
+    solo.peer.leave();
+    let says_goodbye = |frames: Vec<Frame>| frames.iter().any(|frame| matches!(frame, Frame::Goodbye { .. }));
+    assert!(!says_goodbye(solo.write()));
+    let ack = |accepted| {
+        let (stream, accepted) = (super::side::NORMAL, crate::wire::Seq(accepted));
+        Frame::Ack(vec![crate::wire::StreamAck { stream, accepted, handled: crate::wire::Seq(0), credit: 1 << 20 }])
+    };
+    solo.frame(link, ack(1));
+    let last = vec![(super::side::NORMAL, crate::wire::Seq(1))];
+    assert_eq!(solo.write().last(), Some(&Frame::Goodbye { last, confirmed: false }));
+    solo.frame(link, Frame::Goodbye { last: Vec::new(), confirmed: true });
+    assert!(solo.peer.is_over());
+}
+
+#[test]
+fn r20_leaving_while_the_link_is_down_redials_first() {
+    let mut pair = Pair::linked();
+    pair.net.doors[B] = Door::Shut;
+    pair.break_link(Told::Both);
+    let tag = pair.send(A, 10);
+    leave(&mut pair, A);
+    pair.run(SECOND);
+    assert!(pair.has_peer(A));
+    pair.net.doors[B] = Door::Open;
+    pair.run_until(SECOND * 6, "it left", left);
+    pair.settle();
+    assert_eq!((pair.end_of(tag), pair.sides[B].tags()), (Some(Ok(())), vec![tag]));
+    assert_eq!(pair.sides[B].overs, [Cause::Departed]);
+}
+
+#[test]
+fn r20_leaving_with_nothing_to_say_redials_for_the_goodbye() {
+    let mut pair = Pair::linked();
+    pair.send(A, 10);
+    pair.settle();
+    pair.break_link(Told::Both);
+    leave(&mut pair, A);
+    pair.run_until(SECOND, "it left", left);
+    pair.settle();
+    assert_eq!(pair.sides[B].overs, [Cause::Departed], "not only by its lease");
+}
+
+#[test]
+fn r20_who_met_nobody_leaves_at_once() {
+    let mut pair = Pair::contact();
+    pair.net.doors[B] = Door::Nowhere;
+    pair.run(SECOND);
+    leave(&mut pair, A);
+    assert!(left(&pair));
+}
+
+#[test]
+fn r20_a_break_anywhere_in_a_goodbye_ends_it_all_the_same() {
+    let said = {
+        let mut pair = Pair::linked();
+        leave(&mut pair, A);
+        pair.settle();
+        pair.conns[0].carried
+    };
+    let before = Pair::linked().conns[0].carried;
+    for told in [Told::Both, Told::Nobody, told_only(A), told_only(B)] {
+        for bytes in before..=said {
+            let mut pair = Pair::linked();
+            pair.conns[0].set_fate(Fate { bytes, told });
+            leave(&mut pair, A);
+            pair.run_until(LIVENESS + SECOND, "it left", left);
+            pair.run_until(LIVENESS + SECOND, "it was left", |pair| !pair.has_peer(B));
+            pair.run(SECOND * 10);
+            assert!(pair.conns.len() <= 2 && left(&pair), "after {bytes}");
+        }
+    }
+}
+
+#[test]
+fn r20_who_cannot_dial_is_left_by_a_break_in_its_goodbye_too() {
+    let said = {
+        let mut pair = Pair::linked();
+        leave(&mut pair, B);
+        pair.settle();
+        pair.conns[0].carried
+    };
+    let before = Pair::linked().conns[0].carried;
+    for bytes in before..=said {
+        let mut pair = Pair::linked();
+        pair.conns[0].set_fate(Fate { bytes, told: Told::Both });
+        leave(&mut pair, B);
+        let took = pair.run_until(RESUME_LEASE + SECOND, "it left", |pair| !pair.has_peer(B));
+        // Only a lost confirmation makes it wait: who has read the goodbye does not dial again.
+        assert!(took < SECOND || pair.sides[A].overs == [Cause::Departed], "after {bytes}: {took:?}");
+        if took > SECOND { eprintln!("{bytes} {took:?}"); }
+    }
+}
+
+#[test]
+fn r20_what_came_before_a_goodbye_is_acknowledged_before_it() {
+    let mut pair = Pair::linked();
+    let tag = pair.send(B, 10);
+    // It has just arrived, and its acknowledgement is not due yet.
+    pair.run(Duration::from_millis(1));
+    assert_eq!((pair.sides[A].tags(), pair.end_of(tag)), (vec![tag], None));
+    leave(&mut pair, A);
+    pair.settle();
+    assert_eq!(pair.end_of(tag), Some(Ok(())));
+}
+
+#[test]
+fn r20_both_leaving_at_once_both_end() {
+    let mut pair = Pair::linked();
+    pair.add_contact(B);
+    pair.send(A, 10);
+    pair.send(B, 10);
+    leave(&mut pair, A);
+    leave(&mut pair, B);
+    pair.settle();
+    assert!(!pair.has_peer(A) && !pair.has_peer(B));
+    pair.check_ends(false);
+    pair.run(SECOND * 10);
+    assert_eq!(pair.conns.len(), 1);
+}
+
+#[test]
+fn r20_a_deadline_ends_what_cannot_be_drained() {
+    let mut pair = Pair::linked();
+    let written = pair.send(A, 10);
+    pair.net.doors[B] = Door::Shut;
+    pair.break_link(Told::Both);
+    let unwritten = pair.send(A, 10);
+    leave(&mut pair, A);
+    pair.run(SECOND * 10);
+    pair.peer(A).end(Cause::Closed);
+    pair.poll();
+    assert_eq!(pair.end_of(written), Some(Err(Lost::Indeterminate(Cause::Closed))));
+    assert_eq!(pair.end_of(unwritten), Some(Err(Lost::NotSent(Cause::Closed))));
+}
+
+#[test]
+fn r20_session_unknown_ends_a_leave_with_nothing_outstanding() {
+    let mut pair = Pair::linked();
+    pair.forget(B);
+    pair.break_link(Told::Both);
+    leave(&mut pair, A);
+    pair.run_until(LIVENESS + SECOND, "it left", left);
+    pair.settle();
+    assert!(!pair.has_peer(B), "nothing was bound there");
+}

@@ -1,0 +1,14 @@
+//! Two processes in virtual time: peers, links and connections that break. A claim a test; then lists of operations
+//! at random.
+
+mod cuts;
+mod errors;
+mod handshake;
+mod leave;
+mod links;
+mod net;
+mod pair;
+mod random;
+mod sessions;
+mod side;
+mod solo;
