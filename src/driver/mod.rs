@@ -79,7 +79,8 @@ pub(crate) struct Gone {
     pub(crate) links: u64,
 }
 
-type Peers = HashMap<MemberId, Arc<PeerHandle>>;
+/// Looked up for each message: ids are chosen by peers, so the hash is seeded, and it is a quick one.
+type Peers = HashMap<MemberId, Arc<PeerHandle>, foldhash::fast::RandomState>;
 
 /// See the module's text.
 pub(crate) struct Driver {

@@ -25,8 +25,6 @@ use crate::wire::{Epoch, StreamId};
 
 /// Turns of the loop before other tasks get theirs.
 const TURNS: usize = 16;
-/// Reads in one turn, so that writing and acknowledging keep up with them.
-const READS: usize = 4;
 
 type Exchange = BoxFuture<Result<(BoxConn, FirstBytes, BytesMut), OpeningError>>;
 
@@ -46,6 +44,9 @@ pub(super) struct PeerTask {
     dial: Option<(LinkId, DialStep)>,
     reserving: Vec<Reserving>,
     sleep: Pin<Box<Sleep>>,
+    /// Handlers have something to do: they get their turn before more is read, so that credit goes back while the
+    /// sender still has some.
+    delivered: bool,
     /// When `sleep` wakes; later deadlines wait for it, so that timers are seldom set anew.
     armed: Option<Instant>,
 }
@@ -53,7 +54,7 @@ pub(super) struct PeerTask {
 impl PeerTask {
     pub(super) fn new(driver: Arc<Driver>, handle: Arc<PeerHandle>, inbound: Box<dyn Inbound>) -> Self {
         let sleep = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
-        Self { driver, handle, inbound, live: None, dial: None, reserving: Vec::new(), sleep, armed: None }
+        Self { driver, handle, inbound, live: None, dial: None, reserving: Vec::new(), sleep, delivered: false, armed: None }
     }
 
     /// Runs until nothing holds the peer.
@@ -78,7 +79,7 @@ impl PeerTask {
             if !busy {
                 break;
             }
-            if turn >= TURNS {
+            if turn >= TURNS || std::mem::take(&mut self.delivered) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -173,26 +174,22 @@ impl PeerTask {
         peer.handle_dial_failed(now, link);
     }
 
+    /// Reads once: writing and acknowledging keep up with it.
     fn poll_reads(&mut self, cx: &mut Context<'_>, now: Instant, peer: &mut Peer) -> bool {
-        let mut busy = false;
-        for _ in 0..READS {
-            let Some(live) = &mut self.live else { break };
-            let link = live.link;
-            let end = match live.poll_read(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0)) => LinkEnd::End,
-                Poll::Ready(Ok(_)) => {
-                    peer.handle_heard(now);
-                    self.frames(now, peer);
-                    busy = true;
-                    continue;
-                }
-                Poll::Ready(Err(error)) => LinkEnd::Io(error.kind()),
-            };
-            self.end_link(now, peer, link, end);
-            busy = true;
-        }
-        busy
+        let Some(live) = &mut self.live else { return false };
+        let link = live.link;
+        let end = match live.poll_read(cx) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(0)) => LinkEnd::End,
+            Poll::Ready(Ok(_)) => {
+                peer.handle_heard(now);
+                self.frames(now, peer);
+                return true;
+            }
+            Poll::Ready(Err(error)) => LinkEnd::Io(error.kind()),
+        };
+        self.end_link(now, peer, link, end);
+        true
     }
 
     /// Hands the frames that were read to the core.
@@ -263,7 +260,10 @@ impl PeerTask {
     fn drain_outputs(&mut self, peer: &mut Peer) {
         while let Some(output) = peer.poll_output() {
             match output {
-                PeerOutput::Deliver { epoch, delivery } => self.inbound.deliver(epoch, delivery),
+                PeerOutput::Deliver { epoch, delivery } => {
+                    self.inbound.deliver(epoch, delivery);
+                    self.delivered = true;
+                }
                 PeerOutput::Reserve { epoch, stream, bytes } => self.reserve(epoch, stream, bytes),
                 PeerOutput::Close { link, farewell } => self.close(link, farewell),
                 PeerOutput::SessionOver { cause } => {

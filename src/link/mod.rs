@@ -53,8 +53,10 @@ pub(crate) struct Link {
     id: LinkId,
     config: LinkConfig,
     heard: Instant,
-    /// When the next ping is due, unless something is heard.
-    ping_at: Instant,
+    /// When bytes of ours were last taken.
+    said: Instant,
+    /// When it was last decided to ask.
+    pinged: Instant,
     nonce: u64,
     asked: Option<(u64, Instant)>,
     answer: Option<u64>,
@@ -72,7 +74,8 @@ impl Link {
             id,
             config,
             heard: now,
-            ping_at: now + config.ping,
+            said: now,
+            pinged: now,
             nonce: 0,
             asked: None,
             answer: None,
@@ -95,7 +98,12 @@ impl Link {
     /// Bytes came, whatever they are: a slow large frame is no silence.
     pub(crate) fn handle_heard(&mut self, now: Instant) {
         self.heard = now;
-        self.ping_at = now + self.config.ping;
+    }
+
+    /// When to ask, unless something is heard and something is said before. Both: while a slow large frame comes in
+    /// there is nothing to acknowledge, and its sender, whose own pings wait behind it, must hear that we live.
+    fn ping_at(&self) -> Instant {
+        self.heard.min(self.said).max(self.pinged) + self.config.ping
     }
 
     /// The link's own frames; the others are the session's.
@@ -124,6 +132,9 @@ impl Link {
 
     /// How writing goes: whether the last attempt took bytes, and whether some are left.
     pub(crate) fn handle_written(&mut self, now: Instant, took: bool, left: bool) {
+        if took {
+            self.said = now;
+        }
         if !left {
             self.stalled_since = None;
         } else if took || self.stalled_since.is_none() {
@@ -143,9 +154,9 @@ impl Link {
         if self.stalled_since.is_some_and(|since| now >= since + self.config.liveness) {
             return Err(LinkEnd::WriteStalled);
         }
-        if now >= self.ping_at {
+        if now >= self.ping_at() {
             self.ping_due = true;
-            self.ping_at = now + self.config.ping;
+            self.pinged = now;
         }
         Ok(())
     }
@@ -166,7 +177,7 @@ impl Link {
     pub(crate) fn poll_timeout(&self) -> Instant {
         let dead = self.heard + self.config.liveness;
         let stalled = self.stalled_since.map_or(dead, |since| since + self.config.liveness);
-        self.ping_at.min(dead).min(stalled)
+        self.ping_at().min(dead).min(stalled)
     }
 }
 
@@ -217,6 +228,23 @@ mod tests {
         assert_eq!(link.handle_timeout(late), Err(LinkEnd::WriteStalled));
         link.handle_written(late, true, true);
         assert_eq!(link.handle_timeout(late), Ok(()), "one byte taken is progress");
+    }
+
+    #[test]
+    fn a_link_that_only_hears_says_something_each_ping_time() {
+        let start = Instant::now();
+        let mut link = Link::new(LinkId(1), CONFIG, start);
+        let mut pings = 0;
+        for tenth in 0..100 {
+            let now = start + Duration::from_millis(100) * tenth;
+            link.handle_heard(now);
+            assert_eq!(link.handle_timeout(now), Ok(()));
+            let mut out = Transmit::default();
+            link.poll_transmit(now, &mut out);
+            pings += out.parts.len();
+            link.handle_written(now, !out.is_empty(), false);
+        }
+        assert_eq!(pings, 6, "every 1.5 s of 10");
     }
 
     #[test]

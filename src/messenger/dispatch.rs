@@ -43,10 +43,10 @@ pub(super) fn note_reply() {
     let _outside = WITHIN.try_with(|within| within.set(Within { replied: true, ..within.get() }));
 }
 
-/// Between two messages: the next has its own reply, and other tasks get their turn.
-pub(super) async fn next_message() {
+/// Between two messages: the next has its own reply.
+#[inline]
+pub(super) fn next_message() {
     let _outside = WITHIN.try_with(|within| within.set(Within { replied: false, ..within.get() }));
-    tokio::task::coop::consume_budget().await;
 }
 
 /// What dispatching needs of the messenger.
@@ -143,10 +143,11 @@ async fn run(shared: &Shared, handle: &PeerHandle, streams: &Arc<Streams>, lane:
         let report = |records, bytes| handle.note_handled(Handled { epoch, stream, records, bytes });
         if stream.protocol() == Protocol::BYTES {
             bytes(shared, streams, epoch, delivery, &report);
-            tokio::task::coop::consume_budget().await;
         } else {
             messages(shared, handle.id, delivery, &report).await;
         }
+        // Other tasks get their turn after some deliveries; after each message would cost a look at the sockets.
+        tokio::task::coop::consume_budget().await;
     }
 }
 

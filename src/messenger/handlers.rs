@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use super::message::{Kind, Message, Raw};
 use crate::limits::TYPES_MAX;
 use crate::member::MemberId;
-use crate::wire::record::{self, Record, RecordHeader};
+use crate::wire::record::{self, RecordHeader};
 use crate::wire::{Protocol, TypeEntry};
 
 /// Why a handler was not registered. Nothing has changed.
@@ -61,12 +62,21 @@ pub(crate) struct HandlerCounts {
 pub(crate) struct Run<'a> {
     pub(crate) from: MemberId,
     records: Bytes,
-    next: Option<Record>,
+    /// Where the records begin that come after `next`.
+    at: usize,
+    next: Option<Next>,
     /// Records handled so far, and their bytes.
     done: (u64, u64),
     /// Told when a handler is not ready at once, so that credit for what is done comes back meanwhile.
     report: &'a (dyn Fn(u64, u64) + Send + Sync),
     counts: &'a HandlerCounts,
+}
+
+/// A record, by its place.
+#[derive(Clone)]
+struct Next {
+    header: RecordHeader,
+    body: Range<usize>,
 }
 
 impl<'a> Run<'a> {
@@ -76,7 +86,7 @@ impl<'a> Run<'a> {
         report: &'a (dyn Fn(u64, u64) + Send + Sync),
         counts: &'a HandlerCounts,
     ) -> Self {
-        let mut run = Self { from, records, next: None, done: (0, 0), report, counts };
+        let mut run = Self { from, records, at: 0, next: None, done: (0, 0), report, counts };
         run.fetch();
         run
     }
@@ -89,52 +99,69 @@ impl<'a> Run<'a> {
         report: &'a (dyn Fn(u64, u64) + Send + Sync),
         counts: &'a HandlerCounts,
     ) -> Self {
-        let next = Some(Record { header, total: None, body });
-        Self { from, records: Bytes::new(), next, done: (0, 0), report, counts }
+        let next = Some(Next { header, body: 0..body.len() });
+        Self { from, at: body.len(), records: body, next, done: (0, 0), report, counts }
     }
 
+    #[inline]
     fn fetch(&mut self) {
         self.next = None;
-        while !self.records.is_empty() {
+        while let Some(rest) = self.records.get(self.at..).filter(|rest| !rest.is_empty()) {
             // The session has checked all of them.
-            let Ok(record) = record::take(&mut self.records) else { return };
-            if record.header.is(record::VOID) {
-                self.count(&record);
+            let Ok((header, body)) = record::locate(rest) else { return };
+            let body = self.at + body.start..self.at + body.end;
+            self.at = body.end;
+            if header.is(record::VOID) {
+                self.count(&header);
                 continue;
             }
-            self.next = Some(record);
+            self.next = Some(Next { header, body });
             return;
         }
     }
 
-    fn count(&mut self, record: &Record) {
+    #[inline]
+    fn count(&mut self, header: &RecordHeader) {
         self.done.0 += 1;
-        self.done.1 += record.header.wire_bytes();
+        self.done.1 += header.wire_bytes();
     }
 
     /// The type of the next message.
     pub(crate) fn next_type(&self) -> Option<(u32, u16)> {
-        self.next.as_ref().map(|record| (record.header.hash, record.header.version))
+        self.next.as_ref().map(|next| (next.header.hash, next.header.version))
     }
 
     /// The next message, if it is of this type.
-    fn take(&mut self, hash: u32) -> Option<(Record, u16)> {
-        let record = self.next.take_if(|record| record.header.hash == hash)?;
-        let version = record.header.version;
-        Some((record, version))
+    #[inline]
+    fn take(&mut self, hash: u32) -> Option<Next> {
+        self.next.take_if(|next| next.header.hash == hash)
+    }
+
+    /// The body, borrowed.
+    #[inline]
+    fn body(&self, next: &Next) -> &[u8] {
+        self.records.get(next.body.clone()).unwrap_or_default()
+    }
+
+    /// The body, shared.
+    #[inline]
+    fn shared(&self, next: &Next) -> Bytes {
+        self.records.slice(next.body.clone())
     }
 
     /// A message is done with.
-    fn finish(&mut self, record: &Record) {
-        self.count(record);
+    #[inline]
+    fn finish(&mut self, next: &Next) {
+        self.count(&next.header);
         self.fetch();
+        super::dispatch::next_message();
     }
 
     /// Passes over the next message: nobody handles it.
     pub(crate) fn refuse(&mut self) {
-        if let Some(record) = self.next.take() {
+        if let Some(next) = self.next.take() {
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            self.finish(&record);
+            self.finish(&next);
         }
     }
 
@@ -191,8 +218,8 @@ where
 {
     fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
-            while let Some((record, _)) = run.take(M::KIND.hash()) {
-                match postcard::from_bytes::<M>(&record.body) {
+            while let Some(next) = run.take(M::KIND.hash()) {
+                match postcard::from_bytes::<M>(run.body(&next)) {
                     Ok(message) => {
                         let from = run.from;
                         // The call itself may panic as well as the future it gives.
@@ -204,8 +231,7 @@ where
                         tracing::warn!(from = %run.from, kind, %error, "cannot decode a message");
                     }
                 }
-                run.finish(&record);
-                super::dispatch::next_message().await;
+                run.finish(&next);
             }
         })
     }
@@ -223,11 +249,10 @@ where
 {
     fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
-            while let Some((record, _)) = run.take(self.kind.hash()) {
-                let (from, raw) = (run.from, Raw::new(self.kind, record.body.clone()));
+            while let Some(next) = run.take(self.kind.hash()) {
+                let (from, raw) = (run.from, Raw::new(self.kind, run.shared(&next)));
                 run.handle(async { (self.handler)(from, raw).await }).await;
-                run.finish(&record);
-                super::dispatch::next_message().await;
+                run.finish(&next);
             }
         })
     }
@@ -254,12 +279,11 @@ where
     fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
             let Some((hash, version)) = run.next_type() else { return };
-            if let Some((record, _)) = run.take(hash) {
-                let message = Unmatched { hash, version, bytes: record.body.clone() };
+            if let Some(next) = run.take(hash) {
+                let message = Unmatched { hash, version, bytes: run.shared(&next) };
                 let from = run.from;
                 run.handle(async { (self.0)(from, message).await }).await;
-                run.finish(&record);
-                super::dispatch::next_message().await;
+                run.finish(&next);
             }
         })
     }

@@ -119,6 +119,8 @@ struct Dial {
     rank: Rank,
     endpoint: Endpoint,
     deadline: Instant,
+    /// Its hello was given to be written. Before that the other side cannot have adopted it, so it outranks nothing.
+    greeted: bool,
 }
 
 #[derive(Debug)]
@@ -244,7 +246,7 @@ impl Peer {
             attempt: self.attempts,
         };
         let deadline = now + self.with.config.connect;
-        self.dialling = Dialling::Pending(Dial { link, rank, endpoint: endpoint.clone(), deadline });
+        self.dialling = Dialling::Pending(Dial { link, rank, endpoint: endpoint.clone(), deadline, greeted: false });
         Some(DialRequest { link, endpoint })
     }
 
@@ -260,6 +262,7 @@ impl Peer {
         let hello = self.hello(self.pending(link)?.rank);
         if let Dialling::Pending(dial) = &mut self.dialling {
             dial.deadline = now + self.with.config.hello;
+            dial.greeted = true;
         }
         Some(crate::wire::first::encode(&FirstBytes::Hello(Box::new(hello))))
     }
@@ -414,7 +417,7 @@ impl Peer {
         let rank = Rank::of(hello);
         let outranked = match (&self.live, &self.dialling) {
             (Some(live), _) => live.rank >= rank,
-            (None, Dialling::Pending(dial)) => dial.rank > rank,
+            (None, Dialling::Pending(dial)) => dial.greeted && dial.rank > rank,
             (None, Dialling::Idle | Dialling::Waiting(_)) => false,
         };
         if outranked {
@@ -654,6 +657,11 @@ impl Peer {
         self.control.drain(..).for_each(|frame| out.push(frame));
         live.link.poll_transmit(now, out);
         self.session.poll_transmit(now, out);
+        if self.session.take_starved() {
+            // The pong is a write that is due, so acknowledgements go before it.
+            live.link.ping_now();
+            live.link.poll_transmit(now, out);
+        }
         self.say_goodbye(out);
     }
 

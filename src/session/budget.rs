@@ -28,6 +28,10 @@ pub(crate) struct BudgetLimits {
 pub(crate) struct Budget {
     limits: BudgetLimits,
     destinations: AtomicUsize,
+    /// What each destination may always hold: with many of them half of the cap is divided. Follows `destinations`.
+    reserve: AtomicUsize,
+    /// What is not reserved. Follows `destinations`.
+    shareable: AtomicUsize,
     shared: AtomicUsize,
     /// Whether anybody waits, so that giving back costs no lock when nobody does.
     awaited: AtomicBool,
@@ -39,6 +43,8 @@ impl Budget {
         Self {
             limits,
             destinations: AtomicUsize::new(0),
+            reserve: AtomicUsize::new(limits.reserve_bytes.min(limits.process_bytes / 2)),
+            shareable: AtomicUsize::new(limits.process_bytes),
             shared: AtomicUsize::new(0),
             awaited: AtomicBool::new(false),
             waiting: Mutex::new(Vec::new()),
@@ -65,16 +71,25 @@ impl Budget {
         }
     }
 
-    /// What each destination may always hold: with many of them half of the cap is divided.
-    fn reserve(&self) -> usize {
-        let destinations = self.destinations.load(Ordering::Relaxed).max(1);
-        self.limits.reserve_bytes.min(self.limits.process_bytes / 2 / destinations)
+    /// A destination comes (1) or goes (-1). Two at once may leave figures that are off by one destination until the
+    /// next: a bound of memory, not of correctness.
+    fn count_destinations(&self, change: isize) {
+        let before = self.destinations.fetch_add(change.cast_unsigned(), Ordering::SeqCst);
+        let destinations = before.wrapping_add_signed(change);
+        let reserve = self.limits.reserve_bytes.min(self.limits.process_bytes / 2 / destinations.max(1));
+        self.reserve.store(reserve, Ordering::Relaxed);
+        let shareable = self.limits.process_bytes.saturating_sub(reserve * destinations);
+        self.shareable.store(shareable, Ordering::Relaxed);
     }
 
+    #[inline]
+    fn reserve(&self) -> usize {
+        self.reserve.load(Ordering::Relaxed)
+    }
+
+    #[inline]
     fn shared_free(&self) -> usize {
-        let destinations = self.destinations.load(Ordering::Relaxed);
-        let shareable = self.limits.process_bytes.saturating_sub(self.reserve() * destinations);
-        shareable.saturating_sub(self.shared.load(Ordering::Relaxed))
+        self.shareable.load(Ordering::Relaxed).saturating_sub(self.shared.load(Ordering::Relaxed))
     }
 }
 
@@ -87,20 +102,26 @@ pub(crate) enum NoRoom {
     Process,
 }
 
+/// What a destination takes of the shared part in advance, so that a message costs no shared counter. A destination that
+/// holds nothing shared has none.
+const SLACK_BYTES: usize = 16 * 1024;
+
 /// What one destination has taken of the process's budget; returns it when dropped.
 #[derive(Debug)]
 pub(crate) struct Account {
     budget: Arc<Budget>,
     reserved: usize,
     shared: usize,
+    /// Taken of the shared part and not used: the next small messages need not ask.
+    slack: usize,
     /// Beyond every limit, for replies.
     extra: usize,
 }
 
 impl Account {
     pub(crate) fn new(budget: Arc<Budget>) -> Self {
-        budget.destinations.fetch_add(1, Ordering::Relaxed);
-        Self { budget, reserved: 0, shared: 0, extra: 0 }
+        budget.count_destinations(1);
+        Self { budget, reserved: 0, shared: 0, slack: 0, extra: 0 }
     }
 
     /// Bytes taken in all.
@@ -131,15 +152,25 @@ impl Account {
         if !share || self.taken() + bytes > queue_bytes {
             return Err(NoRoom::Destination);
         }
-        // With α = 1 a queue may hold what is free once its new bytes are taken; a lone large message may take all.
-        let free = self.budget.shared_free();
-        if self.shared + from_shared > free && !(self.shared == 0 && from_shared <= free) {
+        if from_shared > self.slack && !self.refill(from_shared - self.slack) {
             return Err(NoRoom::Process);
         }
-        self.budget.shared.fetch_add(from_shared, Ordering::Relaxed);
+        self.slack -= from_shared;
         self.shared += from_shared;
         self.reserved += from_reserve;
         Ok(())
+    }
+
+    /// Takes at least `bytes` more of the shared part, some in advance if there is plenty.
+    fn refill(&mut self, bytes: usize) -> bool {
+        // With α = 1 a queue may hold as much as is free; a lone large message may take all of it.
+        let held = self.shared + self.slack;
+        let free = self.budget.shared_free();
+        let fits = |more: usize| held + more <= free || (held == 0 && more <= free);
+        let Some(more) = [bytes + SLACK_BYTES, bytes].into_iter().find(|more| fits(*more)) else { return false };
+        self.budget.shared.fetch_add(more, Ordering::Relaxed);
+        self.slack += more;
+        true
     }
 
     /// Woken when the process has room again; see [`NoRoom::Process`]. Register first, then try again.
@@ -163,9 +194,12 @@ impl Account {
         self.extra -= extra;
         let shared = (bytes - extra).min(self.shared);
         self.shared -= shared;
+        self.slack += shared;
         self.reserved = self.reserved.saturating_sub(bytes - extra - shared);
-        if shared > 0 {
-            self.budget.shared.fetch_sub(shared, Ordering::SeqCst);
+        let keep = if self.shared == 0 { 0 } else { SLACK_BYTES };
+        if self.slack > keep {
+            self.budget.shared.fetch_sub(self.slack - keep, Ordering::SeqCst);
+            self.slack = keep;
             self.budget.wake_waiting();
         }
     }
@@ -174,7 +208,7 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.give_back(self.taken());
-        self.budget.destinations.fetch_sub(1, Ordering::Relaxed);
+        self.budget.count_destinations(-1);
         // Its reserve is shared now.
         self.budget.wake_waiting();
     }

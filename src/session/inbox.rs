@@ -170,7 +170,7 @@ impl Inbox {
         let mut at = 0;
         let mut chunk = false;
         for _ in 0..fresh {
-            let header = record::peek(records.get(at..).unwrap_or_default())?;
+            let header = record::check(records.get(at..).unwrap_or_default())?;
             at += header.wire_bytes() as usize;
             chunk |= !header.is(record::WHOLE);
         }

@@ -91,6 +91,8 @@ pub(crate) struct Intake {
     /// Messages ever taken.
     queued: u64,
     waiting: Vec<Waker>,
+    /// Somebody found no room since the last time that some was given back.
+    refused: bool,
 }
 
 /// The intake as producers and session share it.
@@ -106,6 +108,7 @@ impl Intake {
             lanes: SmallVec::new(),
             queued: 0,
             waiting: Vec::new(),
+            refused: false,
         }
     }
 
@@ -132,25 +135,28 @@ impl Intake {
         match self.account.take(bytes, self.link_up) {
             Ok(()) => Ok(()),
             Err(_) if reply && self.account.take_extra(bytes, REPLY_RESERVE_BYTES) => Ok(()),
-            Err(no_room) => Err(Refused::Full(no_room)),
+            Err(no_room) => {
+                self.refused = true;
+                Err(Refused::Full(no_room))
+            }
         }
     }
 
     #[inline]
-    fn lane(&mut self, stream: StreamId) -> &mut Lane {
-        let at = self.lanes.iter().position(|lane| lane.stream == stream).unwrap_or_else(|| {
-            self.lanes.push(Lane { stream, queue: VecDeque::new() });
-            self.lanes.len() - 1
+    fn lane(lanes: &mut SmallVec<[Lane; 2]>, stream: StreamId) -> &mut Lane {
+        let at = lanes.iter().position(|lane| lane.stream == stream).unwrap_or_else(|| {
+            lanes.push(Lane { stream, queue: VecDeque::new() });
+            lanes.len() - 1
         });
         // The position was found or made just now.
-        &mut self.lanes[at]
+        &mut lanes[at]
     }
 
     #[inline]
     fn push_small(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) {
         let body = out.body.as_slice();
-        let buffers = Arc::clone(&self.buffers);
-        let queue = &mut self.lane(out.stream).queue;
+        let (lanes, buffers) = (&mut self.lanes, &self.buffers);
+        let queue = &mut Self::lane(lanes, out.stream).queue;
         let open = match queue.back_mut() {
             Some(batch) if batch.has_room(body.len()) => batch,
             Some(_) => queue.push_back_mut(Batch::in_buffer(buffers.take())),
@@ -167,7 +173,7 @@ impl Intake {
             Body::Slice(slice) => Bytes::copy_from_slice(slice),
             Body::Shared(bytes) => bytes.clone(),
         };
-        let queue = &mut self.lane(out.stream).queue;
+        let queue = &mut Self::lane(&mut self.lanes, out.stream).queue;
         let header = |length, flags| RecordHeader { length, flags, version: out.version, hash: out.hash };
         if body.len() <= CHUNK_BYTES {
             let header = header(body.len() as u32, record::WHOLE);
@@ -206,7 +212,13 @@ impl Intake {
     /// Bytes of messages that ended; wakes whoever waits for room.
     pub(crate) fn give_back(&mut self, bytes: usize) {
         self.account.give_back(bytes);
+        self.refused = false;
         self.wake();
+    }
+
+    /// Whether somebody found no room since the last time that some was given back, and nothing waits here.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused && self.is_empty()
     }
 
     /// Takes a buffer back for the next batches.

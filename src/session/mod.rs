@@ -109,6 +109,8 @@ pub(crate) struct Session {
     link_up: bool,
     ack_deadline: Option<Instant>,
     ack_overdue: bool,
+    /// The peer was asked for an acknowledgement.
+    asked: bool,
     turn: u64,
     /// Bytes of higher classes since a lower one that waits was served.
     overtaken: usize,
@@ -132,6 +134,7 @@ impl Session {
             link_up: false,
             ack_deadline: None,
             ack_overdue: false,
+            asked: false,
             turn: 0,
             overtaken: 0,
             events: VecDeque::new(),
@@ -200,6 +203,7 @@ impl Session {
         self.link_up = false;
         self.ack_deadline = None;
         self.ack_overdue = false;
+        self.asked = false;
         self.outboxes.iter_mut().for_each(Outbox::link_down);
         self.intake.lock().set_link_up(false);
     }
@@ -291,6 +295,7 @@ impl Session {
     fn ended(&mut self, freed: Freed, account: impl Fn(&mut Accounts) -> &mut u64) {
         *account(&mut self.accounts) += freed.messages;
         if freed.charge > 0 {
+            self.asked = false;
             let mut intake = self.intake.lock();
             intake.give_back(freed.charge);
             for sent in freed.batches {
@@ -307,17 +312,27 @@ impl Session {
         if !self.link_up {
             return;
         }
-        let batches_from = out.bytes();
         let ack_at = out.parts.len();
         while out.has_room() && self.write_batch(now, out) {}
         self.handle_timeout(now);
         let due = self.ack_overdue
-            || out.bytes() > batches_from
+            || !out.is_empty()
             || self.inboxes.iter().any(Inbox::is_ack_due);
         if due {
             // Ack first: a full window must not starve acks.
             self.write_acks(out, ack_at);
         }
+    }
+
+    /// Whether a producer was refused while all that is here is written and unacknowledged: an acknowledgement that
+    /// the peer holds back is what the producer waits for. Says so once until something is acknowledged.
+    pub(crate) fn take_starved(&mut self) -> bool {
+        let in_flight = self.link_up
+            && self.outboxes.iter().any(|outbox| outbox.unacked_bytes() > 0)
+            && !self.outboxes.iter().any(|outbox| outbox.is_ready() || outbox.is_blocked());
+        let starved = in_flight && !self.asked && self.intake.lock().has_refused();
+        self.asked |= starved;
+        starved
     }
 
     /// Acknowledges now whatever is not acknowledged yet: nothing more will be read after what is written next.

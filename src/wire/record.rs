@@ -8,6 +8,8 @@
 //!
 //! The layout does not depend on the negotiated version: records are encoded before the first hello.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::DecodeError;
@@ -111,6 +113,29 @@ pub(crate) fn peek(bytes: &[u8]) -> Result<RecordHeader, DecodeError> {
     let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or_else(short)?;
     let header = RecordHeader::decode(header)?;
     if rest.len() < header.length as usize { Err(short()) } else { Ok(header) }
+}
+
+/// As [`peek`], and the extension fields as well: [`take`] will take it.
+#[inline]
+pub(crate) fn check(bytes: &[u8]) -> Result<RecordHeader, DecodeError> {
+    let header = peek(bytes)?;
+    if header.is(EXTENDED) {
+        let end = HEADER_BYTES + header.length as usize;
+        extension(bytes.get(HEADER_BYTES..end).unwrap_or_default())?;
+    }
+    Ok(header)
+}
+
+/// The record at the start of `bytes`: its header, and where its body is.
+#[inline]
+pub(crate) fn locate(bytes: &[u8]) -> Result<(RecordHeader, Range<usize>), DecodeError> {
+    let header = peek(bytes)?;
+    let end = HEADER_BYTES + header.length as usize;
+    let mut start = HEADER_BYTES;
+    if header.is(EXTENDED) {
+        start += extension(bytes.get(HEADER_BYTES..end).unwrap_or_default())?.0;
+    }
+    Ok((header, start..end))
 }
 
 /// Takes the next record off a batch.

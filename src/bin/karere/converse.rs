@@ -167,7 +167,11 @@ fn judge(verdict: &Verdict, transfer: &Transfer) -> Result<(), Trouble> {
         return failed(format!("{sent:?} was sent, {:?} was received", verdict.received));
     }
     if !verdict.counts.are_clean() || verdict.counts.blocks != transfer.blocks() {
-        return failed(format!("{} blocks were sent, the receiver saw {:?}", transfer.blocks(), verdict.counts));
+        return failed(format!(
+            "{} blocks were sent, the receiver saw {:?}",
+            transfer.blocks(),
+            verdict.counts
+        ));
     }
     Ok(())
 }

@@ -121,10 +121,13 @@ fn tell(report: &Report, json: Option<JsonTo>) -> Result<(), Failure> {
     let (bytes, rate) = (report.bytes, output::rate(report.bytes, time));
     match &report.error {
         None => {
-            let file = report.file.as_ref().map(|file| format!(" into {}", file.display())).unwrap_or_default();
+            let file =
+                report.file.as_ref().map(|file| format!(" into {}", file.display())).unwrap_or_default();
             let sha = report.sha256.as_deref().unwrap_or_default();
             let seconds = report.seconds;
-            output::say(&format!("received {bytes} bytes from {from}{file} in {seconds:.1} s ({rate}), sha256 {sha}"));
+            output::say(&format!(
+                "received {bytes} bytes from {from}{file} in {seconds:.1} s ({rate}), sha256 {sha}"
+            ));
         }
         Some(error) => output::say(&format!("a stream from {from} failed after {bytes} bytes: {error}")),
     }

@@ -4,6 +4,7 @@
 
 mod converse;
 mod demo;
+mod intake;
 mod listen;
 mod node;
 mod output;

@@ -7,11 +7,16 @@ use std::time::Duration;
 use clap::Args;
 use karere::{ByteStream, Contact, ContactError, Messenger, StreamError};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use crate::output::Failure;
 
 /// The most data of a byte stream in one message (`poll_write` of [`ByteStream`]).
 const MESSAGE_BYTES_MAX: u64 = 32 * 1024;
+
+/// The library takes no shorter time to give up on an address than a handshake may take (3 s); shorter ones are kept
+/// here.
+const GIVE_UP_MIN: Duration = Duration::from_secs(5);
 
 /// Both ends must agree on these.
 #[derive(Debug, Clone, Args)]
@@ -57,14 +62,14 @@ fn bind_failure(bind: &str, error: &str) -> Failure {
     failure.tries("--bind 127.0.0.1:7400, or --bind :7400 for all addresses of this machine")
 }
 
-/// A messenger that only dials.
+/// A messenger that only dials, and gives up on an address after this time or [`GIVE_UP_MIN`].
 ///
 /// # Errors
 /// If it cannot start.
 pub(crate) async fn dialler(network: &Network, give_up: Duration) -> Result<Messenger, Failure> {
     Messenger::builder()
         .network(&network.environment, &network.network)
-        .contact_give_up(give_up)
+        .contact_give_up(give_up.max(GIVE_UP_MIN))
         .start()
         .await
         .map_err(|error| Failure::new(format!("cannot start the messenger: {error}")))
@@ -73,33 +78,46 @@ pub(crate) async fn dialler(network: &Network, give_up: Duration) -> Result<Mess
 /// A contact with whoever is at the address, and a byte stream to it.
 ///
 /// # Errors
-/// If nobody answers in time, or whoever is there refuses. Nothing was sent then.
+/// If nobody answers within the time, or whoever is there refuses. Nothing was sent then.
 pub(crate) async fn dial(
     messenger: &Messenger,
     to: &str,
     protocol: &str,
+    give_up: Duration,
 ) -> Result<(Contact, ByteStream), Failure> {
     // `:7400` is this machine.
     let address = if to.starts_with(':') { format!("127.0.0.1{to}") } else { to.to_owned() };
-    let contact = messenger.contact(&address).await.map_err(|error| contact_failure(to, &error))?;
+    let meeting = messenger.contact(&address);
+    let met = if give_up < GIVE_UP_MIN {
+        let late = |_| nobody(to, &format!("no answer within {} s", give_up.as_secs_f64()));
+        timeout(give_up, meeting).await.map_err(late)?
+    } else {
+        meeting.await
+    };
+    let contact = met.map_err(|error| contact_failure(to, &error))?;
     let stream = messenger.open_stream(contact.id(), protocol).await.map_err(|error| {
         Failure::new(format!("cannot open a stream to {to}: {error}")).state("nothing was sent")
     })?;
     Ok((contact, stream))
 }
 
+fn nobody(to: &str, last: &str) -> Failure {
+    let failure = Failure::new(format!("nobody was met at {to}: {last}")).state("nothing was sent");
+    failure.tries(format!(
+        "start `karere listen --bind {to}` there, check the way to it, or wait longer with --timeout"
+    ))
+}
+
 fn contact_failure(to: &str, error: &ContactError) -> Failure {
-    let failure = Failure::new(format!("cannot reach {to}: {error}")).state("nothing was sent");
+    let failure = |what: String| Failure::new(what).state("nothing was sent");
     match error {
-        ContactError::Address(..) => failure.tries("HOST:PORT, for example 10.0.0.5:7400 or [::1]:7400"),
-        ContactError::Refused { .. } => {
+        ContactError::Address(..) => failure(error.to_string()),
+        ContactError::Refused { why, .. } => {
             let tries = "the same --environment and --network at both ends, and the same version";
-            failure.by(format!("the process at {to}")).tries(tries)
+            failure(format!("{to} refuses: {why}")).by(format!("the process at {to}")).tries(tries)
         }
-        ContactError::GaveUp { .. } => failure.tries(format!(
-            "start `karere listen --bind {to}` there, check the way to it, or wait longer with --timeout"
-        )),
-        _ => failure,
+        ContactError::GaveUp { last, .. } => nobody(to, last),
+        _ => failure(format!("cannot reach {to}: {error}")),
     }
 }
 

@@ -1,35 +1,26 @@
-//! One incoming stream: bytes from the network to a thread that checks, hashes and writes them; then the answer.
+//! One incoming stream: bytes from the network to the thread that takes them in, then the answer to the sender.
 
 use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use karere::ByteStream;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::intake::{Chunk, Notes, Worker};
 use crate::node::{self, Broken};
 use crate::output;
-use crate::pipe::{Decoder, Item, SequenceCounts, Sha, Trailer, Verdict};
-use crate::sink::{Outlet, Sink};
+use crate::pipe::{SequenceCounts, Verdict};
+use crate::sink::Outlet;
 
-/// One hand-over to the thread; a fourth of a stream's window or so.
-const CHUNK_BYTES: usize = 128 * 1024;
-/// Chunks waiting for a slow disk: half a mebibyte. Then the sender's window closes.
-const CHUNKS_AHEAD: usize = 4;
 /// How long the sender may take to see the answer and close its half: some dead links long.
 const FAREWELL: Duration = Duration::from_secs(30);
-/// How long a thread may take to stop after the stream has failed; one stuck in a write is left behind.
-const THREAD_STOP: Duration = Duration::from_secs(1);
 
 /// What became of a stream.
 #[derive(Debug, Clone, Serialize)]
@@ -85,7 +76,7 @@ pub(crate) async fn receive(mut stream: ByteStream, outlet: Outlet, stop: Cancel
         }
         None => node::abort(stream, notes.error.as_deref().unwrap_or("the receiver failed")),
     }
-    notes.into_report(from.to_string(), started.elapsed())
+    Report::new(notes, from.to_string(), started.elapsed())
 }
 
 /// Moves bytes to the thread until it is done with them.
@@ -98,7 +89,7 @@ async fn pump(
         let mut chunk = worker.spare.try_recv().unwrap_or_else(|_| Chunk::new());
         tokio::select! {
             biased;
-            notes = &mut worker.thread => return notes.map_err(|error| format!("the receiver failed: {error}")),
+            notes = &mut worker.thread => return Ok(notes.unwrap_or_else(|error| Notes::of_panic(&error))),
             () = stop.cancelled() => return Err("the receiver was stopped".to_owned()),
             done = fill(stream, &mut chunk) => match done {
                 Ok(()) if chunk.len == 0 => return Err("the sender ended in mid-stream".to_owned()),
@@ -165,181 +156,23 @@ async fn answer(stream: &mut ByteStream, verdict: &Verdict) -> Result<(), String
     }
 }
 
-/// Bytes on their way to the thread.
-#[derive(Debug)]
-struct Chunk {
-    bytes: Vec<u8>,
-    len: usize,
-}
-
-impl Chunk {
-    fn new() -> Chunk {
-        Chunk { bytes: vec![0; CHUNK_BYTES], len: 0 }
-    }
-}
-
-/// The thread that checks, hashes and writes.
-#[derive(Debug)]
-struct Worker {
-    chunks: mpsc::Sender<Chunk>,
-    spare: mpsc::Receiver<Chunk>,
-    thread: JoinHandle<Notes>,
-}
-
-impl Worker {
-    fn start(outlet: Outlet, from: String) -> Worker {
-        static STREAMS: AtomicU64 = AtomicU64::new(0);
-        let tag = format!("{from}-{}-{}", std::process::id(), STREAMS.fetch_add(1, Ordering::Relaxed));
-        let (chunks, mut chunks_rx) = mpsc::channel::<Chunk>(CHUNKS_AHEAD);
-        let (spare_tx, spare) = mpsc::channel(CHUNKS_AHEAD + 2);
-        let thread = tokio::task::spawn_blocking(move || {
-            let mut intake = Intake::new(outlet, tag);
-            while let Some(mut chunk) = chunks_rx.blocking_recv() {
-                let taken = intake.take(chunk.bytes.get(..chunk.len).unwrap_or_default());
-                match taken {
-                    Ok(None) => {}
-                    Ok(Some(trailer)) => return intake.conclude(trailer),
-                    Err(reason) => return intake.fail(reason),
-                }
-                chunk.len = 0;
-                // If there is more than enough, it is freed.
-                let _ = spare_tx.try_send(chunk);
-            }
-            intake.interrupted()
-        });
-        Worker { chunks, spare, thread }
-    }
-
-    /// No more bytes will come: what the thread has to say, if it is not stuck.
-    async fn end(self) -> Notes {
-        drop(self.chunks);
-        match timeout(THREAD_STOP, self.thread).await {
-            Ok(Ok(notes)) => notes,
-            // Standard output may hold a part of it.
-            Ok(Err(_)) | Err(_) => Notes { stained: true, ..Notes::default() },
-        }
-    }
-}
-
-/// What the thread found out.
-#[derive(Debug, Default)]
-struct Notes {
-    name: Option<String>,
-    file: Option<PathBuf>,
-    bytes: u64,
-    counts: SequenceCounts,
-    verdict: Option<Verdict>,
-    error: Option<String>,
-    stained: bool,
-    closed: bool,
-}
-
-impl Notes {
-    fn into_report(self, from: String, time: Duration) -> Report {
-        let ok = self.error.is_none() && self.verdict.is_some();
+impl Report {
+    fn new(notes: Notes, from: String, time: Duration) -> Report {
+        let Notes { name, file, bytes, counts, verdict, error, stained, closed } = notes;
+        let ok = error.is_none() && verdict.is_some();
         Report {
             event: if ok { "received" } else { "failed" },
             ok,
             from,
-            name: self.name,
-            file: self.file,
-            bytes: self.bytes,
-            sha256: self.verdict.map(|verdict| verdict.received.sha.to_string()),
-            counts: self.counts,
+            name,
+            file,
+            bytes,
+            sha256: verdict.map(|verdict| verdict.received.sha.to_string()),
+            counts,
             seconds: output::seconds(time),
-            error: self.error,
-            stained: self.stained,
-            closed: self.closed,
+            error,
+            stained,
+            closed,
         }
-    }
-}
-
-/// What the thread works with.
-struct Intake {
-    outlet: Outlet,
-    tag: String,
-    decoder: Decoder,
-    sink: Option<Sink>,
-    hasher: Sha256,
-    notes: Notes,
-}
-
-impl Intake {
-    fn new(outlet: Outlet, tag: String) -> Intake {
-        let (decoder, hasher) = (Decoder::new(), Sha256::new());
-        Intake { outlet, tag, decoder, sink: None, hasher, notes: Notes::default() }
-    }
-
-    /// Takes the next bytes; the trailer once it is there.
-    fn take(&mut self, mut bytes: &[u8]) -> Result<Option<Trailer>, String> {
-        while let Some(item) = self.decoder.decode(&mut bytes).map_err(|error| error.to_string())? {
-            match item {
-                Item::Header(header) => {
-                    let opened = Sink::open(&self.outlet, header.name.as_deref(), &self.tag);
-                    self.notes.name = header.name;
-                    self.sink = Some(opened.map_err(|error| self.cannot_write(&error))?);
-                }
-                Item::Data(data) => {
-                    self.hasher.update(data);
-                    self.notes.bytes += data.len() as u64;
-                    let written = self.sink.as_mut().map_or(Ok(()), |sink| sink.write(data));
-                    written.map_err(|error| self.cannot_write(&error))?;
-                }
-                Item::End(trailer) if bytes.is_empty() => return Ok(Some(trailer)),
-                Item::End(_) => return Err("bytes came after the end".to_owned()),
-            }
-        }
-        Ok(None)
-    }
-
-    fn cannot_write(&mut self, error: &io::Error) -> String {
-        let place = match &self.outlet {
-            Outlet::Stdout => {
-                self.notes.closed = error.kind() == io::ErrorKind::BrokenPipe;
-                "standard output".to_owned()
-            }
-            Outlet::Directory(dir) => dir.display().to_string(),
-        };
-        format!("the receiver cannot write to {place}: {error}")
-    }
-
-    /// All bytes came: are they right, and are they safe?
-    fn conclude(mut self, expected: Trailer) -> Notes {
-        let sha = Sha(std::mem::take(&mut self.hasher).finalize().into());
-        let received = Trailer { length: self.notes.bytes, sha };
-        let counts = self.decoder.counts();
-        let mut error = if received.length != expected.length {
-            Some(format!("{} bytes were sent, {} were received", expected.length, received.length))
-        } else if sha != expected.sha {
-            Some(format!("the data sent has SHA-256 {}, the data received {sha}", expected.sha))
-        } else if !counts.are_clean() {
-            Some(format!("blocks went wrong: {counts:?}"))
-        } else {
-            None
-        };
-        if error.is_none() {
-            match self.sink.take().map_or(Ok(None), Sink::confirm) {
-                Ok(file) => self.notes.file = file,
-                Err(failed) => error = Some(self.cannot_write(&failed)),
-            }
-        }
-        self.notes.verdict = Some(Verdict { error, received, counts });
-        self.finish()
-    }
-
-    fn fail(mut self, reason: String) -> Notes {
-        self.notes.error = Some(reason);
-        self.finish()
-    }
-
-    /// The stream broke; the other side of the channel knows why.
-    fn interrupted(self) -> Notes {
-        self.finish()
-    }
-
-    fn finish(mut self) -> Notes {
-        self.notes.counts = self.decoder.counts();
-        self.notes.stained = self.sink.take().is_some_and(Sink::discard);
-        self.notes
     }
 }

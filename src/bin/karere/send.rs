@@ -8,9 +8,9 @@ use karere::Messenger;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::converse::{Transfer, Trouble, converse};
 use crate::node::{self, Books, Broken, Network};
 use crate::output::{self, CODE_LOST, Failure, JsonTo};
-use crate::converse::{Transfer, Trouble, converse};
 use crate::pipe::{PROTOCOL, SequenceCounts};
 use crate::progress::{PROGRESS_EVERY, Progress};
 use crate::signals::Signals;
@@ -111,9 +111,10 @@ async fn send(
     books: &mut Books,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let messenger = node::dialler(&options.network, Duration::from_secs_f64(options.timeout)).await?;
+    let give_up = Duration::from_secs_f64(options.timeout);
+    let messenger = node::dialler(&options.network, give_up).await?;
     let (contact, stream) = tokio::select! {
-        dialled = node::dial(&messenger, &options.address, PROTOCOL) => dialled?,
+        dialled = node::dial(&messenger, &options.address, PROTOCOL, give_up) => dialled?,
         () = signals.any() => return Err(Failure::new("interrupted").state("nothing was sent")),
     };
     let progress = Progress::new(options.progress_json, source.header().size);
@@ -170,9 +171,9 @@ fn explain(trouble: &Trouble, to: &str, transfer: &Transfer, books: &Books) -> F
             Failure::new(format!("the receiver at {to} was replaced in mid-stream"))
                 .by(format!("another process, member {new:.8}")),
         ),
-        Trouble::Broken(Broken::SessionLost(cause)) => {
-            lost(Failure::new(format!("the session with the receiver at {to} was lost in mid-stream: {cause}")))
-        }
+        Trouble::Broken(Broken::SessionLost(cause)) => lost(Failure::new(format!(
+            "the session with the receiver at {to} was lost in mid-stream: {cause}"
+        ))),
         Trouble::Broken(Broken::Aborted(reason)) => Failure::new(format!("the receiver gave up: {reason}"))
             .by(format!("the receiver at {to}"))
             .state(format!("not confirmed after {bytes} bytes")),
@@ -181,8 +182,7 @@ fn explain(trouble: &Trouble, to: &str, transfer: &Transfer, books: &Books) -> F
         Trouble::Verdict(text) => Failure::new(format!("not received as it was sent: {text}"))
             .by(format!("the receiver at {to}"))
             .state("the receiver has discarded it"),
-        Trouble::Here(text) => {
-            Failure::new(text.clone()).state(format!("not confirmed after {bytes} bytes; the receiver discards it"))
-        }
+        Trouble::Here(text) => Failure::new(text.clone())
+            .state(format!("not confirmed after {bytes} bytes; the receiver discards it")),
     }
 }

@@ -17,9 +17,8 @@ impl Signals {
     /// # Errors
     /// If the system does not let it.
     pub(crate) fn new() -> Result<Signals, Failure> {
-        let catch = |kind| {
-            signal(kind).map_err(|error| Failure::new(format!("cannot catch signals: {error}")))
-        };
+        let catch =
+            |kind| signal(kind).map_err(|error| Failure::new(format!("cannot catch signals: {error}")));
         Ok(Signals { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
     }
 

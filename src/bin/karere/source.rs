@@ -15,6 +15,9 @@ use crate::pipe::{BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, Header, Sha, Trailer, blo
 /// Blocks read ahead: half a mebibyte, a few milliseconds of a fast network.
 const BLOCKS_AHEAD: usize = 8;
 
+/// Data of one block: with its header two full messages of a byte stream (32 KiB each).
+const DATA_BYTES: usize = BLOCK_BYTES_MAX - BLOCK_HEADER_BYTES;
+
 /// What to send.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -105,7 +108,7 @@ impl Source {
         let (mut length, mut blocks) = (0_u64, 0_u64);
         loop {
             let mut bytes = spare.try_recv().unwrap_or_default();
-            bytes.resize(BLOCK_HEADER_BYTES + BLOCK_BYTES_MAX, 0);
+            bytes.resize(BLOCK_HEADER_BYTES + DATA_BYTES, 0);
             let (head, data) = bytes.split_at_mut(BLOCK_HEADER_BYTES);
             let data_len = match read(&mut self.file, data) {
                 Ok(0) => break,

@@ -36,7 +36,7 @@ fn breaks_anywhere(contacts: &[usize], told: Told, limit: Duration) {
     let whole = bytes_of_an_exchange(contacts);
     assert!((400..2000).contains(&whole), "{whole}");
     for bytes in 0..=whole {
-        let mut pair = exchange(&[Some(Fate { bytes, told })], contacts);
+        let mut pair = exchange(&[Some(Fate::Break { bytes, told })], contacts);
         let took = pair.finish(limit, true);
         assert!(pair.conns.len() <= contacts.len() + 2, "cut after {bytes}: {took:?}");
         assert!(pair.sides.iter().all(|side| side.overs.is_empty()), "the session survives");
@@ -73,11 +73,21 @@ fn a_cut_anywhere_between_two_that_both_dial_delivers_once() {
 }
 
 #[test]
+fn a_bit_changed_anywhere_is_noticed_and_everything_comes_once() {
+    let whole = bytes_of_an_exchange(&[A]);
+    for bytes in 0..whole {
+        let mut pair = exchange(&[Some(Fate::Flip { bytes })], &[A]);
+        pair.finish(HELLO + SOON * 2, true);
+        assert!(pair.conns.len() >= 2, "byte {bytes} matters");
+    }
+}
+
+#[test]
 fn two_cuts_in_a_row_anywhere_deliver_once() {
     let whole = bytes_of_an_exchange(&[A]);
     for first in (0..=whole).step_by(13) {
         for second in (0..=whole).step_by(17) {
-            let fates = [first, second].map(|bytes| Some(Fate { bytes, told: Told::Both }));
+            let fates = [first, second].map(|bytes| Some(Fate::Break { bytes, told: Told::Both }));
             exchange(&fates, &[A]).finish(SOON * 2, true);
         }
     }

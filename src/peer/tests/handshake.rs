@@ -218,6 +218,20 @@ fn r13_acknowledgements_of_another_link_are_never_applied() {
 }
 
 #[test]
+fn r13_a_sender_resumes_at_next_expected() {
+    let mut solo = Solo::contact();
+    let link = solo.link();
+    solo.types(link);
+    let receipts = [solo.send(), solo.send()];
+    solo.write();
+    let next = solo.expecting(solo.hello((2, 1), 1, 1), NORMAL, 3);
+    let (link, _) = solo.accept(&next).unwrap();
+    assert_eq!(receipts.map(|receipt| receipt.now()), [Some(Ok(())); 2], "all before it is acknowledged");
+    solo.types(link);
+    assert!(!solo.write().iter().any(|frame| matches!(frame, Frame::Batch(_))), "and not sent again");
+}
+
+#[test]
 fn r13_a_hello_that_claims_what_was_never_sent_is_refused_and_the_session_survives() {
     let mut solo = Solo::contact();
     let link = solo.link();

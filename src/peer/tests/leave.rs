@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::super::*;
 use super::net::{Door, Fate, Told};
 use super::pair::{A, B, Pair};
-use super::side::told_only;
 use crate::limits::{LIVENESS, RESUME_LEASE};
 use crate::session::Lost;
 
@@ -34,7 +33,10 @@ fn r20_leaving_drains_says_goodbye_and_ends_when_it_is_confirmed() {
     assert!(!pair.has_peer(A) && !pair.has_peer(B));
     pair.check_ends(true);
     assert_eq!(pair.sides[B].tags(), tags);
-    assert_eq!((&pair.sides[A].overs[..], &pair.sides[B].overs[..]), (&[Cause::Closed][..], &[Cause::Departed][..]));
+    assert_eq!(
+        (&pair.sides[A].overs[..], &pair.sides[B].overs[..]),
+        (&[Cause::Closed][..], &[Cause::Departed][..])
+    );
     assert!(matches!(pair.sides[B].farewells[..], [Frame::Goodbye { confirmed: true, .. }]));
     pair.run(SECOND * 20);
     assert_eq!(pair.conns.len(), 1, "nothing after it");
@@ -51,7 +53,12 @@ fn r20_a_goodbye_waits_for_the_last_acknowledgement() {
     assert!(!says_goodbye(solo.write()));
     let ack = |accepted| {
         let (stream, accepted) = (super::side::NORMAL, crate::wire::Seq(accepted));
-        Frame::Ack(vec![crate::wire::StreamAck { stream, accepted, handled: crate::wire::Seq(0), credit: 1 << 20 }])
+        Frame::Ack(vec![crate::wire::StreamAck {
+            stream,
+            accepted,
+            handled: crate::wire::Seq(0),
+            credit: 1 << 20,
+        }])
     };
     solo.frame(link, ack(1));
     let last = vec![(super::side::NORMAL, crate::wire::Seq(1))];
@@ -106,10 +113,10 @@ fn r20_a_break_anywhere_in_a_goodbye_ends_it_all_the_same() {
         pair.conns[0].carried
     };
     let before = Pair::linked().conns[0].carried;
-    for told in [Told::Both, Told::Nobody, told_only(A), told_only(B)] {
+    for told in [Told::Both, Told::Nobody, Told::Only(A), Told::Only(B)] {
         for bytes in before..=said {
             let mut pair = Pair::linked();
-            pair.conns[0].set_fate(Fate { bytes, told });
+            pair.conns[0].set_fate(Fate::Break { bytes, told });
             leave(&mut pair, A);
             pair.run_until(LIVENESS + SECOND, "it left", left);
             pair.run_until(LIVENESS + SECOND, "it was left", |pair| !pair.has_peer(B));
@@ -130,12 +137,11 @@ fn r20_who_cannot_dial_is_left_by_a_break_in_its_goodbye_too() {
     let before = Pair::linked().conns[0].carried;
     for bytes in before..=said {
         let mut pair = Pair::linked();
-        pair.conns[0].set_fate(Fate { bytes, told: Told::Both });
+        pair.conns[0].set_fate(Fate::Break { bytes, told: Told::Both });
         leave(&mut pair, B);
         let took = pair.run_until(RESUME_LEASE + SECOND, "it left", |pair| !pair.has_peer(B));
         // Only a lost confirmation makes it wait: who has read the goodbye does not dial again.
         assert!(took < SECOND || pair.sides[A].overs == [Cause::Departed], "after {bytes}: {took:?}");
-        if took > SECOND { eprintln!("{bytes} {took:?}"); }
     }
 }
 

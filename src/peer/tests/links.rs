@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::super::*;
-use super::net::{Fate, Told};
+use super::net::{Door, Fate, Told};
 use super::pair::{A, B, Pair};
-use super::side::{CREDIT, told_only};
+use super::side::CREDIT;
 use crate::limits::{HELLO, LIVENESS, REDIAL_MIN};
 use crate::wire::first::Code;
 
@@ -17,7 +17,7 @@ fn a_link_lost_inside_a_frame_replays_it_once() {
     let tag = pair.send(A, 3000);
     let more = pair.send(A, 30);
     let conn = pair.same_link().unwrap();
-    let fate = Fate { bytes: pair.conns[conn].carried + 1500, told: Told::Both };
+    let fate = Fate::Break { bytes: pair.conns[conn].carried + 1500, told: Told::Both };
     pair.conns[conn].set_fate(fate);
     let took = pair.finish(SECOND, true);
     assert!(took <= REDIAL_MIN + Duration::from_millis(50), "{took:?}");
@@ -62,7 +62,7 @@ fn r9_an_old_link_that_never_dies_at_one_side_is_replaced_at_once() {
     for told in [A, B] {
         let mut pair = Pair::linked();
         pair.add_contact(B);
-        pair.break_link(told_only(told));
+        pair.break_link(Told::Only(told));
         pair.send(told, 10);
         pair.send(1 - told, 10);
         let took = pair.finish(SECOND, true);
@@ -73,7 +73,7 @@ fn r9_an_old_link_that_never_dies_at_one_side_is_replaced_at_once() {
 #[test]
 fn r10_adopting_a_link_closes_the_old_one_with_a_word() {
     let mut pair = Pair::linked();
-    pair.break_link(told_only(A));
+    pair.break_link(Told::Only(A));
     pair.finish(SECOND, true);
     assert!(pair.conns[0].is_done());
     assert!(matches!(pair.sides[B].farewells[..], [Frame::Close { code: Code::Superseded, .. }]));
@@ -98,7 +98,7 @@ fn a_silent_link_is_replaced_within_liveness_and_a_second_without_loss() {
 fn r11_duplicate_is_waited_out_at_least_a_handshake_and_within_bounds() {
     // B's dial goes nowhere and outranks A's hellos for as long as it is pending.
     let mut pair = Pair::new(CREDIT);
-    pair.net.doors[A] = super::net::Door::Nowhere;
+    pair.net.doors[A] = Door::Nowhere;
     pair.add_contact(B);
     pair.poll();
     pair.add_contact(A);
@@ -112,12 +112,12 @@ fn r11_duplicate_is_waited_out_at_least_a_handshake_and_within_bounds() {
 #[test]
 fn r11_a_link_from_the_other_side_ends_the_wait_after_duplicate() {
     let mut pair = Pair::new(CREDIT);
-    pair.net.doors[A] = super::net::Door::Nowhere;
+    pair.net.doors[A] = Door::Nowhere;
     pair.add_contact(B);
     pair.poll();
     pair.add_contact(A);
     pair.run(Duration::from_millis(10));
-    pair.net.doors[A] = super::net::Door::Open;
+    pair.net.doors[A] = Door::Open;
     pair.finish(HELLO + Duration::from_millis(100), true);
     pair.run(HELLO * 2);
     assert_eq!(pair.sides[A].dials.len(), 1, "a link is there");
@@ -126,24 +126,10 @@ fn r11_a_link_from_the_other_side_ends_the_wait_after_duplicate() {
 #[test]
 fn a_peer_reached_in_one_direction_only_gets_its_link_all_the_same() {
     let mut pair = Pair::new(CREDIT);
-    pair.net.doors[A] = super::net::Door::Nowhere;
+    pair.net.doors[A] = Door::Nowhere;
     pair.add_contact(A);
     pair.add_contact(B);
     pair.send(A, 10);
     pair.send(B, 10);
     pair.finish(SECOND * 60, true);
-}
-
-#[test]
-fn zz_temp() {
-    for seed in 0..30 {
-        let mut pair = Pair::new(CREDIT);
-        for s in 0..2 { pair.sides[s].reseed(seed * 100 + s as u64); }
-        pair.net.doors[A] = super::net::Door::Nowhere;
-        pair.add_contact(A);
-        pair.add_contact(B);
-        pair.send(A, 10);
-        let took = pair.finish(SECOND * 600, true);
-        eprint!("{:.0} ", took.as_secs_f64());
-    }
 }

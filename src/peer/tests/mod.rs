@@ -2,6 +2,7 @@
 //! at random.
 
 mod cuts;
+mod driver;
 mod errors;
 mod handshake;
 mod leave;

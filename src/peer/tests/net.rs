@@ -14,11 +14,17 @@ pub(super) enum Told {
     Nobody,
 }
 
-/// What becomes of a connection: it breaks when so many bytes, both directions together, were delivered.
+/// What becomes of a connection when so many bytes, both directions together, were delivered.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fate {
-    pub(super) bytes: usize,
-    pub(super) told: Told,
+pub(super) enum Fate {
+    Break {
+        bytes: usize,
+        told: Told,
+    },
+    /// A bit of the next byte changes.
+    Flip {
+        bytes: usize,
+    },
 }
 
 /// What happens when somebody dials this side.
@@ -65,7 +71,13 @@ pub(super) struct End {
 
 impl End {
     fn new(stage: Stage) -> Self {
-        Self { stage, link: None, inbound: VecDeque::new(), first: Vec::new(), reader: FrameReader::default() }
+        Self {
+            stage,
+            link: None,
+            inbound: VecDeque::new(),
+            first: Vec::new(),
+            reader: FrameReader::default(),
+        }
     }
 }
 
@@ -73,7 +85,6 @@ impl End {
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) ends: [End; 2],
-    pub(super) dialler: usize,
     fate: Option<Fate>,
     /// Nothing passes any more.
     pub(super) broken: bool,
@@ -85,7 +96,7 @@ impl Conn {
     pub(super) fn dialled(by: usize, door: Door, arrives: Instant, fate: Option<Fate>) -> Self {
         let mut ends = [End::new(Stage::Asked), End::new(Stage::Asked)];
         ends[by].stage = Stage::Connecting;
-        let mut conn = Self { ends, dialler: by, fate, broken: false, carried: 0 };
+        let mut conn = Self { ends, fate, broken: false, carried: 0 };
         match door {
             Door::Open => conn.ends[by].inbound.push_back((arrives, Packet::Connected)),
             Door::Shut => conn.ends[by].inbound.push_back((arrives, Packet::Refused)),
@@ -152,11 +163,16 @@ impl Conn {
     pub(super) fn take(&mut self, side: usize, now: Instant) -> Option<Packet> {
         let (_, packet) = self.ends[side].inbound.pop_front_if(|(at, _)| *at <= now)?;
         let Packet::Bytes(mut bytes) = packet else { return Some(packet) };
-        if let Some(Fate { bytes: most, told }) = self.fate
-            && self.carried + bytes.len() >= most
-        {
-            bytes.truncate(most - self.carried);
-            self.break_now(told, now);
+        let from = self.carried;
+        match self.fate {
+            Some(Fate::Break { bytes: most, told }) if from + bytes.len() >= most => {
+                bytes.truncate(most.saturating_sub(from));
+                self.break_now(told, now);
+            }
+            Some(Fate::Flip { bytes: at }) if (from..from + bytes.len()).contains(&at) => {
+                bytes[at - from] ^= 1 << (at % 8);
+            }
+            Some(Fate::Break { .. } | Fate::Flip { .. }) | None => {}
         }
         self.carried += bytes.len();
         Some(Packet::Bytes(bytes))

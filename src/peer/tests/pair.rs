@@ -3,21 +3,20 @@
 use std::time::{Duration, Instant};
 
 use super::super::*;
-use super::net::{Conn, Door, Fate, Net, Packet, Stage, Told};
+use super::net::{Conn, Door, Net, Stage, Told};
 use super::side::{CREDIT, NORMAL, Side, push};
 use crate::session::{Lost, Receipt};
-use crate::wire::first;
 
 pub(super) const A: usize = 0;
 pub(super) const B: usize = 1;
 
 /// More steps than that without an end are a storm.
-const STEPS_MAX: usize = 200_000;
+pub(super) const STEPS_MAX: usize = 200_000;
 
 /// A message that somebody sent; its tag is its place, from 1.
 pub(super) struct Message {
-    from: MemberId,
-    to: MemberId,
+    pub(super) from: MemberId,
+    pub(super) to: MemberId,
     receipt: Receipt,
     pub(super) times: u32,
 }
@@ -122,7 +121,7 @@ impl Pair {
     pub(super) fn restart(&mut self, side: usize, told: Told) {
         self.incarnations += 1;
         let id = MemberId::from_parts(self.incarnations as u64, self.incarnations);
-        self.lose_sockets(side, told);
+        self.lose_sockets(side, told, |_| true);
         self.sides[side] = Side::new(id, self.credit_bytes, 77 + self.incarnations as u64);
         self.pump();
     }
@@ -130,7 +129,7 @@ impl Pair {
     /// A side ends the session without a word that comes through, as if its lease had expired. Its contact stays.
     pub(super) fn forget(&mut self, side: usize) {
         let of = self.id(1 - side);
-        self.lose_sockets(side, Told::Nobody);
+        self.lose_sockets(side, Told::Nobody, |link| link.is_some_and(|(peer, _)| peer == of));
         let Some(mut room) = self.sides[side].rooms.remove(&of) else { return };
         let dialled = room.peer.reasons.may_dial();
         room.peer.end(Cause::SessionLost);
@@ -151,9 +150,10 @@ impl Pair {
         self.pump();
     }
 
-    fn lose_sockets(&mut self, side: usize, told: Told) {
+    fn lose_sockets(&mut self, side: usize, told: Told, which: impl Fn(Option<(MemberId, LinkId)>) -> bool) {
         let now = self.now;
-        for conn in self.conns.iter_mut().filter(|conn| conn.ends[side].stage != Stage::Closed) {
+        let open = |conn: &&mut Conn| conn.ends[side].stage != Stage::Closed && which(conn.ends[side].link);
+        for conn in self.conns.iter_mut().filter(open) {
             if !conn.broken {
                 conn.break_now(told, now);
             }
@@ -193,7 +193,12 @@ impl Pair {
     }
 
     /// Runs until it holds, and tells how long that took.
-    pub(super) fn run_until(&mut self, limit: Duration, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
+    pub(super) fn run_until(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        holds: impl Fn(&Self) -> bool,
+    ) -> Duration {
         let start = self.now;
         for _ in 0..STEPS_MAX {
             if holds(self) {
@@ -207,229 +212,6 @@ impl Pair {
     /// For whatever needs a few round trips.
     pub(super) fn settle(&mut self) {
         self.run(Duration::from_millis(200));
-    }
-
-    // ---- what the driver does ----
-
-    /// Polls, and lets happen what happens at this instant.
-    fn pump(&mut self) {
-        self.poll();
-        self.arrivals();
-        self.poll();
-    }
-
-    fn arrivals(&mut self) {
-        for _ in 0..STEPS_MAX {
-            let due = |(at, conn): (usize, &Conn)| conn.next().map(|(when, side)| (when, at, side));
-            let next = self.conns.iter().enumerate().filter_map(due).min();
-            let Some((_, conn, side)) = next.filter(|(when, ..)| *when <= self.now) else { return };
-            if let Some(packet) = self.conns[conn].take(side, self.now) {
-                self.arrived(conn, side, packet);
-            }
-            self.poll();
-        }
-        panic!("a storm at one instant");
-    }
-
-    pub(super) fn poll(&mut self) {
-        for _ in 0..STEPS_MAX {
-            let now = self.now;
-            let mut moved = false;
-            for side in [A, B] {
-                let ids: Vec<_> = self.sides[side].rooms.keys().copied().collect();
-                for of in ids {
-                    moved |= self.poll_peer(side, of);
-                }
-                moved |= self.sides[side].work(now);
-            }
-            if !moved {
-                return self.check();
-            }
-        }
-        panic!("polling never ends");
-    }
-
-    fn poll_peer(&mut self, side: usize, of: MemberId) -> bool {
-        let now = self.now;
-        let Some(room) = self.sides[side].rooms.get_mut(&of) else { return false };
-        if let Some(output) = room.peer.poll_output() {
-            self.output(side, of, output);
-            return true;
-        }
-        if let Some(dial) = room.peer.poll_dial(now) {
-            let door = self.net.doors[1 - side];
-            let arrives = now + self.net.delays[side];
-            let mut conn = Conn::dialled(side, door, arrives, self.net.fates.pop_front().flatten());
-            conn.ends[side].link = Some((of, dial.link));
-            self.conns.push(conn);
-            self.sides[side].dials.push(now);
-            return true;
-        }
-        let mut out = Transmit::default();
-        room.peer.poll_transmit(now, &mut out);
-        if !out.is_empty() {
-            room.peer.handle_written(now, true, false);
-            let link = room.peer.live_link().expect("only a live link is written to");
-            let conn = self.conn_of(side, (of, link)).expect("a live link has a connection");
-            self.write(conn, side, out.parts.concat());
-            return true;
-        }
-        if let Some(output) = room.peer.poll_output() {
-            self.output(side, of, output);
-            return true;
-        }
-        if room.peer.is_over() {
-            let (_, pending) = room.peer.session().queued_and_pending();
-            assert_eq!(pending, 0, "nothing is forgotten with its peer");
-            self.sides[side].rooms.remove(&of);
-        }
-        false
-    }
-
-    fn output(&mut self, side: usize, of: MemberId, output: PeerOutput) {
-        match output {
-            PeerOutput::Deliver { epoch, delivery } => self.deliver(side, of, epoch, &delivery),
-            PeerOutput::Reserve { epoch, stream, .. } => {
-                self.sides[side].room(of).asked.push_back((epoch, stream));
-            }
-            PeerOutput::Close { link, farewell } => {
-                let conn = self.conn_of(side, (of, link)).expect("it is closed once");
-                if let Some(farewell) = farewell {
-                    let mut reader = crate::link::FrameReader::default();
-                    reader.buffer().extend_from_slice(&farewell);
-                    self.sides[side].farewells.push(reader.next().unwrap().unwrap());
-                    self.write(conn, side, farewell.to_vec());
-                }
-                self.close(conn, side);
-            }
-            PeerOutput::SessionOver { cause } => self.sides[side].overs.push(cause),
-            PeerOutput::Replaced { contacts, by } => self.sides[side].replaced.push((contacts, by)),
-            PeerOutput::Event(event) => self.sides[side].events.push(event),
-        }
-    }
-
-    fn deliver(&mut self, side: usize, from: MemberId, epoch: Epoch, delivery: &Delivery) {
-        let before = self.sides[side].came.len();
-        self.sides[side].deliver(from, epoch, delivery);
-        let to = self.id(side);
-        for came in &self.sides[side].came[before..] {
-            let message = &mut self.messages[came.tag as usize - 1];
-            assert_eq!((message.from, message.to), (from, to), "{} was meant for another process", came.tag);
-            message.times += 1;
-            assert_eq!(message.times, 1, "{} came twice", came.tag);
-        }
-    }
-
-    fn conn_of(&self, side: usize, link: (MemberId, LinkId)) -> Option<usize> {
-        let is = |conn: &Conn| conn.ends[side].stage != Stage::Closed && conn.ends[side].link == Some(link);
-        self.conns.iter().position(is)
-    }
-
-    fn write(&mut self, conn: usize, side: usize, bytes: Vec<u8>) {
-        let arrives = self.now + self.net.delays[side];
-        self.conns[conn].write(side, bytes, arrives);
-    }
-
-    fn close(&mut self, conn: usize, side: usize) {
-        let arrives = self.now + self.net.delays[side];
-        self.conns[conn].close(side, arrives);
-    }
-
-    fn arrived(&mut self, conn: usize, side: usize, packet: Packet) {
-        let now = self.now;
-        let end = &mut self.conns[conn].ends[side];
-        let link = end.link;
-        match packet {
-            Packet::Connected => {
-                let Some((of, link)) = link else { unreachable!("a dialler has a link") };
-                end.stage = Stage::Greeting;
-                match self.sides[side].room(of).peer.handle_connected(now, link) {
-                    Some(hello) => self.write(conn, side, hello),
-                    None => self.close(conn, side),
-                }
-            }
-            Packet::Refused => {
-                self.close(conn, side);
-                if let Some((of, link)) = link {
-                    self.sides[side].room(of).peer.handle_dial_failed(now, link);
-                }
-            }
-            Packet::End => {
-                if let Some((of, link)) = link {
-                    self.sides[side].room(of).peer.handle_link_end(now, link, LinkEnd::End);
-                    while self.poll_peer(side, of) {}
-                }
-                self.close(conn, side);
-            }
-            Packet::Bytes(bytes) => self.bytes(conn, side, &bytes),
-        }
-    }
-
-    fn bytes(&mut self, conn: usize, side: usize, bytes: &[u8]) {
-        let end = &mut self.conns[conn].ends[side];
-        match end.stage {
-            Stage::Live => end.reader.buffer().extend_from_slice(bytes),
-            Stage::Greeting | Stage::Asked => {
-                end.first.extend_from_slice(bytes);
-                let Some(length) = first::length(&end.first).unwrap() else { return };
-                if end.first.len() < length {
-                    return;
-                }
-                let rest = end.first.split_off(length);
-                end.reader.buffer().extend_from_slice(&rest);
-                let first = first::decode(&end.first).unwrap();
-                self.first_bytes(conn, side, first);
-            }
-            Stage::Connecting | Stage::Closed => unreachable!("nothing is read there"),
-        }
-        self.frames(conn, side);
-    }
-
-    fn first_bytes(&mut self, conn: usize, side: usize, first: FirstBytes) {
-        let now = self.now;
-        let end = &mut self.conns[conn].ends[side];
-        if end.stage == Stage::Greeting {
-            let Some((of, link)) = end.link else { unreachable!("a dialler has a link") };
-            end.stage = Stage::Live;
-            if !self.sides[side].room(of).peer.handle_reply(now, link, first) {
-                self.close(conn, side);
-            }
-            return;
-        }
-        let FirstBytes::Hello(hello) = first else { panic!("an acceptor hears a hello") };
-        let with = self.sides[side].with.clone();
-        let answer = with.me.judge(&hello).and_then(|()| {
-            let link = with.counters.link();
-            let end = &mut self.conns[conn].ends[side];
-            end.link = Some((hello.from.id, link));
-            end.stage = Stage::Live;
-            self.sides[side].room(hello.from.id).peer.handle_hello(now, link, &hello)
-        });
-        match answer {
-            Ok(answer) => self.write(conn, side, first::encode(&FirstBytes::Answer(Box::new(answer)))),
-            Err(reject) => {
-                self.write(conn, side, first::encode(&FirstBytes::Reject(reject)));
-                self.close(conn, side);
-            }
-        }
-    }
-
-    fn frames(&mut self, conn: usize, side: usize) {
-        let now = self.now;
-        self.poll();
-        let end = &mut self.conns[conn].ends[side];
-        let (Stage::Live, Some((of, link))) = (&end.stage, end.link) else { return };
-        let Some(room) = self.sides[side].rooms.get_mut(&of) else { return };
-        if room.peer.is_live(link) {
-            room.peer.handle_heard(now);
-        }
-        loop {
-            match end.reader.next() {
-                Ok(Some(frame)) => room.peer.handle_frame(now, link, frame),
-                Ok(None) => return,
-                Err(error) => return room.peer.handle_link_end(now, link, LinkEnd::Protocol(error.into())),
-            }
-        }
     }
 
     // ---- what must hold ----
@@ -453,7 +235,7 @@ impl Pair {
         rooms().all(|room| room.peer.session().is_drained() && room.peer.session().is_handled())
     }
 
-    fn check(&self) {
+    pub(super) fn check(&self) {
         for side in [A, B] {
             self.sides[side].check();
             for (of, room) in &self.sides[side].rooms {
@@ -484,9 +266,8 @@ impl Pair {
 
     /// Heals nothing by itself: waits until both sides are drained and on the same link, then checks every end.
     pub(super) fn finish(&mut self, limit: Duration, lossless: bool) -> Duration {
-        let took = self.run_until(limit, "drained, on one link", |pair| {
-            pair.same_link().is_some() && pair.is_drained()
-        });
+        let took = self
+            .run_until(limit, "drained, on one link", |pair| pair.same_link().is_some() && pair.is_drained());
         self.settle();
         assert!(self.same_link().is_some() && self.is_drained(), "and it stays so");
         self.check_ends(lossless);

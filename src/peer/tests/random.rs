@@ -8,23 +8,56 @@ use proptest::prelude::*;
 use super::net::{Door, Fate, Told};
 use super::pair::{A, B, Pair};
 use super::side::{CREDIT, stream};
-use crate::limits::{CREDIT_BYTES_MIN, HELLO, LIVENESS, REDIAL_MAX};
+use crate::limits::{CREDIT_BYTES_MIN, HELLO, LIVENESS, REDIAL_MAX, RESUME_LEASE};
 use crate::wire::Class;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Send { side: usize, class: Class, bytes: usize },
-    Advance { millis: u64 },
+    Send {
+        side: usize,
+        class: Class,
+        bytes: usize,
+    },
+    Advance {
+        millis: u64,
+    },
     /// The newest connection breaks now, or the next one when it has carried so much.
-    Break { told: Told },
-    Doom { bytes: usize, told: Told },
-    Door { side: usize, door: Door },
-    Delays { there: u64, back: u64 },
-    Forget { side: usize },
-    Slow { side: usize, slow: bool },
-    Stingy { side: usize, stingy: bool },
-    Handle { side: usize },
-    Contact { side: usize },
+    Break {
+        told: Told,
+    },
+    Doom {
+        fate: Fate,
+    },
+    Door {
+        side: usize,
+        door: Door,
+    },
+    Delays {
+        there: u64,
+        back: u64,
+    },
+    Forget {
+        side: usize,
+    },
+    Slow {
+        side: usize,
+        slow: bool,
+    },
+    Stingy {
+        side: usize,
+        stingy: bool,
+    },
+    Handle {
+        side: usize,
+    },
+    Contact {
+        side: usize,
+    },
+    /// Another process begins at the address, with the same contacts.
+    Restart {
+        side: usize,
+        told: Told,
+    },
 }
 
 fn told() -> impl Strategy<Value = Told> {
@@ -37,12 +70,14 @@ fn ops() -> impl Strategy<Value = Op> {
     let sizes = prop_oneof![8 => 0..300usize, 3 => 300..9000usize, 1 => 60_000..300_000usize];
     let door = prop_oneof![3 => Just(Door::Open), 1 => Just(Door::Shut), 1 => Just(Door::Nowhere)];
     let wait = prop_oneof![6 => 0..8u64, 3 => 0..120u64, 1 => 0..7000u64];
-    let cut = prop_oneof![3 => 0..1500usize, 1 => 0..200_000usize];
+    let cut = || prop_oneof![3 => 0..1500usize, 1 => 0..200_000usize];
     prop_oneof![
         12 => (side(), class, sizes).prop_map(|(side, class, bytes)| Op::Send { side, class, bytes }),
         16 => wait.prop_map(|millis| Op::Advance { millis }),
         4 => told().prop_map(|told| Op::Break { told }),
-        4 => (cut, told()).prop_map(|(bytes, told)| Op::Doom { bytes, told }),
+        4 => (cut(), told()).prop_map(|(bytes, told)| Op::Doom { fate: Fate::Break { bytes, told } }),
+        2 => cut().prop_map(|bytes| Op::Doom { fate: Fate::Flip { bytes } }),
+        1 => (side(), told()).prop_map(|(side, told)| Op::Restart { side, told }),
         2 => (side(), door).prop_map(|(side, door)| Op::Door { side, door }),
         1 => (0..40u64, 0..40u64).prop_map(|(there, back)| Op::Delays { there, back }),
         1 => side().prop_map(|side| Op::Forget { side }),
@@ -58,7 +93,7 @@ fn apply(pair: &mut Pair, op: Op, contacts: &mut [bool; 2]) {
         Op::Send { side, class, bytes } => drop(pair.send_on(side, stream(class), bytes)),
         Op::Advance { millis } => pair.run(Duration::from_millis(millis)),
         Op::Break { told } => pair.break_link(told),
-        Op::Doom { bytes, told } => pair.net.fates.push_back(Some(Fate { bytes, told })),
+        Op::Doom { fate } => pair.net.fates.push_back(Some(fate)),
         Op::Door { side, door } => pair.net.doors[side] = door,
         Op::Delays { there, back } => pair.net.delays = [there, back].map(Duration::from_millis),
         Op::Forget { side } => pair.forget(side),
@@ -69,6 +104,13 @@ fn apply(pair: &mut Pair, op: Op, contacts: &mut [bool; 2]) {
             pair.sides[side].rooms.values_mut().for_each(|room| {
                 room.handle(now);
             });
+            pair.poll();
+        }
+        Op::Restart { side, told } => {
+            pair.restart(side, told);
+            for side in [A, B].into_iter().filter(|side| contacts[*side]) {
+                pair.add_contact(side);
+            }
             pair.poll();
         }
         Op::Contact { side } => {
@@ -103,10 +145,13 @@ fn run(credit_bytes: u64, both: bool, ops: Vec<Op>) {
         }
     }
     let forgets = ops.iter().any(|op| matches!(op, Op::Forget { .. }));
+    let restarts = ops.iter().any(|op| matches!(op, Op::Restart { .. }));
     ops.into_iter().for_each(|op| apply(&mut pair, op, &mut contacts));
     heal(&mut pair);
-    let over = forgets || pair.sides.iter().any(|side| !side.overs.is_empty());
-    pair.finish(CALM, !over);
+    let over = forgets || restarts || pair.sides.iter().any(|side| !side.overs.is_empty());
+    // Who only accepted keeps what it has for a process that is no more.
+    let limit = if restarts { CALM + RESUME_LEASE } else { CALM };
+    pair.finish(limit, !over);
 }
 
 /// `PROPTEST_CASES` asks for more.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::*;
-use super::net::Told;
 use crate::limits::{self, KIB, MIB};
 use crate::session::{
-    Account, Body, Budget, BudgetLimits, Buffers, Content, InboxLimits, Intake, Lost, Outgoing, Receipt, Ticket,
+    Account, Body, Budget, BudgetLimits, Buffers, Content, InboxLimits, Intake, Lost, Outgoing, Receipt,
+    Ticket,
 };
 use crate::wire::{Class, Protocol, record};
 
@@ -37,19 +37,26 @@ pub(super) const fn config(credit_bytes: u64) -> PeerConfig {
 
 /// A process with this id that nobody has met.
 pub(super) fn surroundings(id: MemberId, credit_bytes: u64) -> Surroundings {
-    let mut me = Introduction { environment: "test".into(), network: "pairs".into(), ..Introduction::default() };
+    let mut me =
+        Introduction { environment: "test".into(), network: "pairs".into(), ..Introduction::default() };
     me.member.id = id;
     Surroundings { config: config(credit_bytes), me: Arc::new(me), counters: Arc::new(Counters::new()) }
 }
 
 /// Takes every type of the application.
 pub(super) fn fallback() -> TypeEntry {
-    TypeEntry { protocol: Protocol::APPLICATION, hash: 0, version: 0, open: true, any: true, name: String::new() }
+    TypeEntry {
+        protocol: Protocol::APPLICATION,
+        hash: 0,
+        version: 0,
+        open: true,
+        any: true,
+        name: String::new(),
+    }
 }
 
 pub(super) fn intake() -> SharedIntake {
-    let limits =
-        BudgetLimits { process_bytes: 256 * MIB, reserve_bytes: 64 * MIB, queue_bytes: 64 * MIB };
+    let limits = BudgetLimits { process_bytes: 256 * MIB, reserve_bytes: 64 * MIB, queue_bytes: 64 * MIB };
     let intake = Intake::new(Account::new(Arc::new(Budget::new(limits))), Arc::new(Buffers::default()));
     Arc::new(parking_lot::Mutex::new(intake))
 }
@@ -126,7 +133,6 @@ impl Side {
         }
     }
 
-    pub(super) fn reseed(&mut self, s: u64) { self.seed = s; }
     /// The peer with this id; made if it is not there.
     pub(super) fn room(&mut self, of: MemberId) -> &mut Room {
         let Self { with, types, seed, .. } = self;
@@ -205,13 +211,8 @@ impl Room {
     }
 }
 
-/// Whoever breaks a connection from its own end knows it.
-pub(super) const fn told_only(side: usize) -> Told {
-    Told::Only(side)
-}
-
 /// A little more than two delays.
 pub(super) const ROUND_TRIP: Duration = Duration::from_millis(3);
 
 /// The credit of tests that do not care.
-pub(super) const CREDIT: u64 = 64 * KIB as u64 * 4;
+pub(super) const CREDIT: u64 = 256 * KIB as u64;

@@ -98,6 +98,19 @@ fn a_batch_that_holds_more_or_less_than_it_says_is_refused_whole() {
 }
 
 #[test]
+fn a_record_whose_extension_is_broken_is_refused_before_it_counts() {
+    let mut pair = Pair::linked();
+    let broken = [&b"\xff"[..], b"\xff\xff", b"\x04\x00\x07\x80\x00\x00"];
+    for extension in broken {
+        let error = offer(&mut pair, &batch(1, &[whole(1, 10), record(WHOLE | EXTENDED, 2, extension, None)]));
+        assert!(matches!(error, Err(ProtocolError::Decode(_))), "{extension:x?}: {error:?}");
+    }
+    assert_eq!(pair.sides[B].got, []);
+    offer(&mut pair, &batch(1, &[whole(1, 10), whole(2, 10)])).unwrap();
+    assert_eq!(pair.sides[B].tags(), [1, 2]);
+}
+
+#[test]
 fn chunks_that_make_no_message_are_refused() {
     for wrong in [
         vec![record(0, 1, &[0; 10], None)],

@@ -1,0 +1,52 @@
+//! Doors for the fuzzer into the sans-IO rooms. Any bytes may be given to any of them; what does not hold panics.
+//!
+//! Not a part of the API: no stability is promised. The targets are in `fuzz/`; `cargo test` runs the doors over the
+//! seeds there and over bytes of chance.
+
+mod peer;
+mod session;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use peer::peer_pair;
+pub use session::session_ops;
+pub use wire::{frames, hello, records};
+
+/// Takes small decisions out of the fuzzer's bytes; zeros when they are over.
+struct Source<'a>(&'a [u8]);
+
+impl<'a> Source<'a> {
+    const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn u8(&mut self) -> u8 {
+        self.bytes(1).first().copied().unwrap_or(0)
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes([self.u8(), self.u8()])
+    }
+
+    /// Small numbers mostly, because only they come near what is expected; now and then the extremes.
+    fn number(&mut self) -> u64 {
+        match self.u8() {
+            near @ 0..=0xf0 => near.into(),
+            0xf1..=0xfa => self.u16().into(),
+            0xfb..=0xfd => u64::from(self.u16()) << 32,
+            _ => u64::MAX - u64::from(self.u8()),
+        }
+    }
+
+    fn side(&mut self) -> usize {
+        usize::from(self.u8() & 1)
+    }
+
+    /// At most so many of the bytes that are left.
+    fn bytes(&mut self, most: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(most.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}

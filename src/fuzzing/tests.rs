@@ -1,0 +1,42 @@
+//! The doors on stable Rust: over the committed seeds, and over bytes of chance from fixed seeds.
+
+use std::path::Path;
+
+use super::{frames, hello, peer_pair, records, session_ops};
+
+const DOORS: [(&str, fn(&[u8])); 5] = [
+    ("hello", hello),
+    ("frames", frames),
+    ("records", records),
+    ("session_ops", session_ops),
+    ("peer_pair", peer_pair),
+];
+
+#[test]
+fn the_doors_hold_on_the_committed_seeds() {
+    // A package without them has nothing to show here.
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    for (name, door) in DOORS {
+        for file in std::fs::read_dir(seeds.join(name)).into_iter().flatten() {
+            door(&std::fs::read(file.unwrap().path()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_doors_hold_on_bytes_of_chance() {
+    for (name, door) in DOORS {
+        let rounds = if name == "peer_pair" { 150 } else { 400 };
+        for seed in 0..rounds {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let length = random.usize(..1500);
+            let mut bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
+            if let Some(mode) = bytes.first_mut() {
+                // Half of them honest, half hostile; both kinds of leaving.
+                *mode = seed as u8;
+            }
+            let door = std::panic::AssertUnwindSafe(|| door(&bytes));
+            assert!(std::panic::catch_unwind(door).is_ok(), "{name}, seed {seed}");
+        }
+    }
+}
