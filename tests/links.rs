@@ -306,18 +306,15 @@ async fn a_slow_link_that_moves_is_no_silence() {
             async {}
         })
         .unwrap();
-    let plan = Plan {
-        rate: Some(karere::faults::Rate { bytes_per_second: 60_000, buffer_bytes: 4096 }),
-        ..Plan::default()
-    };
-    let proxy = proxy_with(&server, plan);
+    // A frame takes two seconds, twice liveness: there is nothing to acknowledge meanwhile.
+    let rate = karere::faults::Rate { bytes_per_second: 30_000, buffer_bytes: 4096 };
+    let proxy = proxy_with(&server, Plan { rate: Some(rate), ..Plan::default() });
     let client = client(times).await;
     let contact = contact_at(&client, proxy.address()).await;
-    // Takes three seconds: three times liveness.
-    let raw = karere::Raw::new(BLOB, pattern(1, 180_000).into());
+    let raw = karere::Raw::new(BLOB, pattern(1, 60_000).into());
     let receipt = client.send_with_receipt(&raw, contact.id()).unwrap();
     within(LONG, receipt.handled()).await.unwrap();
-    assert_eq!((*done.lock(), links(&client, contact.id())), (180_000, 1));
+    assert_eq!((*done.lock(), links(&client, contact.id())), (60_000, 1));
 }
 
 // ---- who says hello ----

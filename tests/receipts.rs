@@ -213,8 +213,10 @@ async fn leaving_and_closing_return_in_time_with_a_hung_peer_and_a_blocked_write
         let proxy = proxy_to(&server);
         let client = client(patient()).await;
         let contact = contact_at(&client, proxy.address()).await;
-        proxy.inject(Fault::Silence { drain });
         let raw = karere::Raw::new(BLOB, vec![0; 60_000].into());
+        let first = client.send_with_receipt(&raw, contact.id()).unwrap();
+        within(LONG, first.handled()).await.unwrap();
+        proxy.inject(Fault::Silence { drain });
         while client.send(&raw, [contact.id()]).unwrap().is_complete() {}
         let start = Instant::now();
         if leave {
@@ -254,7 +256,7 @@ async fn a_messenger_that_is_dropped_closes() {
     let client = client(patient()).await;
     let me = client.member().id;
     let contact = contact(&client, &server).await;
-    receipt_for(&client, contact.id(), 0).await;
+    let _left = receipt_for(&client, contact.id(), 0).await;
     drop(contact);
     drop(client);
     eventually(LONG, || seen.has(&PeerEvent::Left { peer: me })).await;

@@ -184,7 +184,8 @@ impl Driver {
 
     /// The peer, made if need be. The registry's lock is held, so that it cannot be forgotten meanwhile.
     fn peer_or_new(self: &Arc<Self>, _registry: &mut Registry, id: MemberId) -> Arc<PeerHandle> {
-        if let Some(handle) = self.peer(id) {
+        // One that has ended is being forgotten by its task: who is wanted from now on is another.
+        if let Some(handle) = self.peer(id).filter(|handle| !handle.peer.lock().has_ended()) {
             return handle;
         }
         let account = Account::new(Arc::clone(&self.budget));
@@ -214,7 +215,7 @@ impl Driver {
     }
 
     /// Forgets a peer that nothing holds, unless something came up meanwhile. Its accounts are kept.
-    fn forget(&self, handle: &Arc<PeerHandle>, inbound: &mut dyn Inbound) -> bool {
+    fn forget(self: &Arc<Self>, handle: &Arc<PeerHandle>, inbound: &mut dyn Inbound) -> bool {
         let mut registry = self.registry.lock();
         let mut peer = handle.peer.lock();
         if !peer.is_over() || (handle.has_incoming() && !registry.closed) {
@@ -232,10 +233,50 @@ impl Driver {
                 | PeerOutput::Replaced { .. } => {}
             }
         }
-        self.update(|peers| peers.remove(&handle.id));
+        self.update(|peers| {
+            if peers.get(&handle.id).is_some_and(|held| Arc::ptr_eq(held, handle)) {
+                peers.remove(&handle.id);
+            }
+        });
         registry.gone.add(&peer);
         self.forgotten.notify_waiters();
+        if !registry.closed && self.peer(handle.id).is_none() {
+            self.seek_others(&registry, handle.id);
+        }
         true
+    }
+
+    /// A member that contacts were held for has departed: they go on looking for whoever comes to their addresses.
+    fn seek_others(self: &Arc<Self>, registry: &Registry, departed: MemberId) {
+        for (contact, held) in &registry.contacts {
+            if *held.found.borrow() == departed {
+                let (driver, contact, endpoint) = (Arc::clone(self), *contact, held.endpoint.clone());
+                let mut released = held.found.subscribe();
+                self.spawn(async move {
+                    let seek = async {
+                        let by = search::another(&driver, endpoint, departed).await;
+                        driver.go_over(&mut driver.registry.lock(), contact, by);
+                        driver.event(PeerEvent::Replaced { old: departed, new: by });
+                    };
+                    tokio::select! {
+                        biased;
+                        () = driver.stop.cancelled() => {}
+                        _released = released.changed() => {}
+                        () = seek => {}
+                    }
+                });
+            }
+        }
+    }
+
+    /// Another member was found at the address of a contact, if that is still held.
+    fn go_over(self: &Arc<Self>, registry: &mut Registry, contact: ContactId, to: MemberId) {
+        let Some(held) = registry.contacts.get(&contact) else { return };
+        let endpoint = held.endpoint.clone();
+        held.found.send_replace(to);
+        if !registry.closed {
+            self.attach_contact(registry, to, contact, endpoint);
+        }
     }
 
     /// Sums over peers that are gone.
@@ -269,7 +310,7 @@ impl Driver {
 
     /// Who is at this address? Asks until somebody answers. Cancel safe: dropping the future ends the search.
     pub(crate) async fn search(self: &Arc<Self>, endpoint: Endpoint) -> Finding {
-        search::run(self, endpoint).await
+        search::run(self, endpoint, Some(self.contact_give_up)).await
     }
 
     /// Keeps the session with a member found at an address. `None`: closed.
@@ -317,12 +358,7 @@ impl Driver {
         self.spawn(async move {
             let mut registry = driver.registry.lock();
             for contact in contacts {
-                let Some(held) = registry.contacts.get(&contact) else { continue };
-                let endpoint = held.endpoint.clone();
-                held.found.send_replace(by);
-                if !registry.closed {
-                    driver.attach_contact(&mut registry, by, contact, endpoint);
-                }
+                driver.go_over(&mut registry, contact, by);
             }
         });
     }

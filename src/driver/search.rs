@@ -1,14 +1,14 @@
 //! Runs a [`Search`]: who is at an address?
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Driver, clock, opening};
-use crate::member::Endpoint;
-use crate::peer::{Finding, Search};
+use crate::member::{Endpoint, MemberId};
+use crate::peer::{Backoff, Finding, Search};
 
-/// Asks until somebody answers or the time is over. Dropping the future ends the search.
-pub(super) async fn run(driver: &Arc<Driver>, endpoint: Endpoint) -> Finding {
-    let give_up = Some(driver.contact_give_up);
+/// Asks until somebody answers or, if it is to give up, the time is over. Dropping the future ends the search.
+pub(super) async fn run(driver: &Arc<Driver>, endpoint: Endpoint, give_up: Option<Duration>) -> Finding {
     let surroundings = driver.surroundings.clone();
     let mut search = Search::new(surroundings, endpoint, clock::now(), give_up, clock::seed());
     loop {
@@ -28,6 +28,19 @@ pub(super) async fn run(driver: &Arc<Driver>, endpoint: Endpoint) -> Finding {
         }
         if let Some(next) = search.poll_timeout() {
             tokio::time::sleep_until(next.into()).await;
+        }
+    }
+}
+
+/// Asks until another member than the one that departed is there; for ever, because somebody was met there.
+pub(super) async fn another(driver: &Arc<Driver>, endpoint: Endpoint, departed: MemberId) -> MemberId {
+    let mut backoff = Backoff::new(driver.surroundings.config.backoff, clock::seed());
+    loop {
+        match run(driver, endpoint.clone(), None).await {
+            Finding::Found(id) if id != departed => return id,
+            Finding::Found(_) | Finding::Refused(_) | Finding::GaveUp(_) => {
+                tokio::time::sleep(backoff.next()).await;
+            }
         }
     }
 }

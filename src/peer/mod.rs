@@ -225,6 +225,11 @@ impl Peer {
         self.state == State::Ended || !self.reasons.hold(self.live.is_some())
     }
 
+    /// Whether it has ended, whatever may hold it: nothing is sent or dialled any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
     // ---- dialling ----
 
     pub(crate) fn poll_dial(&mut self, now: Instant) -> Option<DialRequest> {

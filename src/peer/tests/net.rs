@@ -35,6 +35,8 @@ pub(super) enum Door {
     Shut,
     /// Nothing comes back, ever.
     Nowhere,
+    /// Connects, and then nothing passes, ever.
+    Mute,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,10 @@ impl Conn {
             Door::Open => conn.ends[by].inbound.push_back((arrives, Packet::Connected)),
             Door::Shut => conn.ends[by].inbound.push_back((arrives, Packet::Refused)),
             Door::Nowhere => conn.broken = true,
+            Door::Mute => {
+                conn.ends[by].inbound.push_back((arrives, Packet::Connected));
+                conn.broken = true;
+            }
         }
         conn
     }
