@@ -72,6 +72,7 @@ impl PeerHandle {
     }
 
     /// Hands over a connection; it comes back when too many wait.
+    #[expect(clippy::result_large_err, reason = "once a connection, and the error is what was handed over")]
     pub(crate) fn hand_over(&self, incoming: Incoming) -> Result<(), Incoming> {
         let mut waiting = self.incoming.lock();
         if waiting.len() >= INCOMING_MAX {

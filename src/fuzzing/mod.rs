@@ -39,10 +39,6 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn side(&mut self) -> usize {
-        usize::from(self.u8() & 1)
-    }
-
     /// At most so many of the bytes that are left.
     fn bytes(&mut self, most: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(most.min(self.0.len()));

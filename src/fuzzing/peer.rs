@@ -684,6 +684,7 @@ impl Run {
         for _ in 0..16 {
             self.act(0);
             self.act(1);
+            for (i,n) in self.nodes.iter().enumerate() { eprintln!("DBG {i} {:?} pipes {:?}", n.peer.as_ref().map(|p| (p.session().is_drained(), p.live_link(), p.is_over(), p.poll_timeout().map(|t| t - self.now))), self.conns.iter().map(|c| (c.silent, c.ends[i].pipe.len(), c.ends[i].link)).collect::<Vec<_>>()); }
             self.carry_all();
         }
         let over = |node: &Node| node.peer.as_ref().is_none_or(|peer| peer.session().is_drained());

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::{frames, hello, peer_pair, records, session_ops};
 
-const DOORS: [(&str, fn(&[u8])); 5] = [
+type Door = fn(&[u8]);
+
+const DOORS: [(&str, Door); 5] = [
     ("hello", hello),
     ("frames", frames),
     ("records", records),

@@ -34,8 +34,6 @@ pub(crate) enum LinkEnd {
     Closed(Code, String),
     /// Another link took its place.
     Superseded,
-    /// The session ended.
-    SessionEnded,
 }
 
 /// Times of a link.

@@ -97,8 +97,7 @@ mod tests {
 
     #[test]
     fn an_idle_reader_holds_no_memory() {
-        let mut reader = FrameReader::default();
-        reader.busy = true;
+        let mut reader = FrameReader { busy: true, ..FrameReader::default() };
         reader.buffer();
         assert!(reader.buffer.capacity() >= READ_BYTES);
         reader.note_idle();

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -176,25 +175,19 @@ async fn messages(
     }
 }
 
-fn handle_all<'a>(
-    shared: &'a Shared,
-    stream: StreamId,
-    run: &'a mut Run<'_>,
-) -> impl Future<Output = ()> + Send + 'a {
-    async move {
-        // Handlers that are added meanwhile are found by the next delivery.
-        let handlers = shared.handlers.load_full();
-        while let Some((hash, _version)) = run.next_type() {
-            match handlers.find(hash, stream.is_open()) {
-                Some(handler) if stream.protocol() == Protocol::APPLICATION && stream.is_open() => {
-                    handler.run(run).await;
-                }
-                // Not of an open type, from somebody who shares no view; or of a protocol that nobody speaks here.
-                Some(_) | None => run.refuse(),
+async fn handle_all(shared: &Shared, stream: StreamId, run: &mut Run<'_>) {
+    // Handlers that are added meanwhile are found by the next delivery.
+    let handlers = shared.handlers.load_full();
+    while let Some((hash, _version)) = run.next_type() {
+        match handlers.find(hash, stream.is_open()) {
+            Some(handler) if stream.protocol() == Protocol::APPLICATION && stream.is_open() => {
+                handler.run(run).await;
             }
+            // Not of an open type, from somebody who shares no view; or of a protocol that nobody speaks here.
+            Some(_) | None => run.refuse(),
         }
-        run.flush();
     }
+    run.flush();
 }
 
 /// Byte streams take what comes into their own windows at once; so their credit comes back at once.

@@ -16,7 +16,7 @@ pub use builder::{Builder, StartError};
 pub use contact::{Contact, ContactError};
 pub use events::Events;
 pub use handlers::{HandlerError, Unmatched};
-pub use message::{EncodeError, Encoded, Kind, Message, Outgoing, Raw};
+pub use message::{EncodeError, Kind, Message, Outgoing, Raw};
 pub use send::{ClassSender, SendError, SendReport};
 pub use stats::{Books, PeerStats, Stats, StreamStats};
 

@@ -60,7 +60,8 @@ impl Lobby {
     }
 
     /// Handshakes under way.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.waiting.len()
     }
 }

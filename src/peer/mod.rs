@@ -601,8 +601,7 @@ impl Peer {
             | LinkEnd::Silence
             | LinkEnd::WriteStalled
             | LinkEnd::Closed(..)
-            | LinkEnd::Superseded
-            | LinkEnd::SessionEnded => None,
+            | LinkEnd::Superseded => None,
         };
         self.close_live(now, end, code);
     }
@@ -813,6 +812,6 @@ const fn disconnect(end: &LinkEnd) -> Disconnect {
         LinkEnd::Protocol(_) => Disconnect::Misbehaved,
         LinkEnd::Superseded => Disconnect::Superseded,
         LinkEnd::Closed(Code::Corrupt, _) => Disconnect::Corrupt,
-        LinkEnd::Closed(..) | LinkEnd::SessionEnded => Disconnect::Closed,
+        LinkEnd::Closed(..) => Disconnect::Closed,
     }
 }

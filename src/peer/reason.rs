@@ -47,12 +47,6 @@ impl Reasons {
         self.peer_dialled = true;
     }
 
-    /// The peer may have no reason any more: it begins anew.
-    pub(crate) fn forget_peer_dialled(&mut self) {
-        self.peer_dialled = false;
-        self.lease = None;
-    }
-
     /// The link is gone; without another reason the lease begins.
     pub(crate) fn start_lease(&mut self, until: Instant) {
         if self.peer_dialled {

@@ -120,10 +120,6 @@ impl Batch {
         }
     }
 
-    pub(crate) const fn count(&self) -> u32 {
-        self.count
-    }
-
     pub(crate) const fn messages(&self) -> u32 {
         self.messages
     }

@@ -201,10 +201,11 @@ impl Intake {
     /// Hands over one batch of each stream that is wanted.
     pub(crate) fn take(&mut self, mut wanted: impl FnMut(StreamId) -> bool, mut to: impl FnMut(StreamId, Batch)) {
         for lane in &mut self.lanes {
-            if !lane.queue.is_empty() && wanted(lane.stream) {
-                if let Some(batch) = lane.queue.pop_front() {
-                    to(lane.stream, batch);
-                }
+            if !lane.queue.is_empty()
+                && wanted(lane.stream)
+                && let Some(batch) = lane.queue.pop_front()
+            {
+                to(lane.stream, batch);
             }
         }
     }

@@ -18,7 +18,7 @@ mod types;
 pub(crate) use budget::{Account, Budget, BudgetLimits};
 pub(crate) use error::ProtocolError;
 pub(crate) use inbox::{Content, Delivery, InboxLimits, Reservation};
-pub(crate) use intake::{Body, Buffers, Intake, Outgoing, Refused, SharedIntake, charge_of};
+pub(crate) use intake::{Body, Buffers, Intake, Outgoing, Refused, SharedIntake};
 pub use receipt::{Cause, Lost, Receipt};
 pub(crate) use receipt::Ticket;
 pub(crate) use transmit::Transmit;
@@ -452,6 +452,7 @@ impl Session {
     }
 
     /// Everything that came was handled.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn is_handled(&self) -> bool {
         self.inboxes.iter().all(|inbox| inbox.unhandled_bytes() == 0)
     }

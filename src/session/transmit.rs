@@ -28,6 +28,7 @@ impl Transmit {
         self.bytes < WRITE_BYTES
     }
 
+    #[cfg(test)]
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::first::{self, Code, FirstBytes, Hello, Reject, StreamResume};
 use super::frame::{Batch, HEADER_BYTES, encode_control};
 use super::record::{self, Record, RecordHeader};
-use super::{Class, Epoch, Frame, FrameHeader, Protocol, Seq, StreamAck, StreamId, TypeEntry, Versions};
+use super::frame::FrameHeader;
+use super::{Class, Epoch, Frame, Protocol, Seq, StreamAck, StreamId, TypeEntry, Versions};
 use crate::member::{Member, MemberId, ViewId};
 
 /// What the bytes of a file stand for.
@@ -263,7 +264,7 @@ fn every_golden_file_is_looked_at() {
 
 #[test]
 fn every_kind_of_frame_has_its_golden_bytes() {
-    use super::FrameKind::{Ack, Batch, Close, Datagram, Goodbye, Joined, Ping, Pong, Types};
+    use super::frame::FrameKind::{Ack, Batch, Close, Datagram, Goodbye, Joined, Ping, Pong, Types};
     let encoded = values().into_iter().filter(|(_, value)| !matches!(value, Value::First(_)));
     let kinds: Vec<_> = encoded
         .filter_map(|(_, value)| FrameHeader::decode(value.encode().first_chunk().unwrap()).unwrap().kind)

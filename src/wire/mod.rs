@@ -1,7 +1,7 @@
 //! The wire: first bytes, frames and records, as docs/PROTOCOL.md specifies them. Bytes in, offsets and small
 //! structs out; bodies are never copied here.
 //!
-//! Nothing in this room keeps state. Everything a peer can send is parsed through [`Reader`], which cannot panic.
+//! Nothing in this room keeps state. Everything a peer can send is parsed through [`Reader`](field::Reader), which cannot panic.
 
 pub(crate) mod control;
 mod field;
@@ -15,9 +15,8 @@ mod golden;
 mod tests;
 
 pub(crate) use control::{StreamAck, TypeEntry};
-pub(crate) use field::Reader;
 pub(crate) use first::{FirstBytes, Hello, Reject, StreamResume};
-pub(crate) use frame::{Frame, FrameHeader, FrameKind};
+pub(crate) use frame::Frame;
 
 use std::fmt;
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::first::{self, FirstBytes, Hello, StreamResume};
-use super::frame::{HEADER_BYTES, encode_control};
+use super::frame::{FrameHeader, FrameKind, HEADER_BYTES, encode_control};
 use super::golden::{Value, values};
 use super::*;
 use crate::limits::{

@@ -102,10 +102,11 @@ async fn serve(
                 }
             }
             () = signals.any() => {
-                return if once || !hall.is_empty() {
-                    Err(Failure::new("stopped by a signal").state("what was not complete was given up, and its senders were told"))
-                } else {
-                    Ok(())
+                let failure = Failure::new("stopped by a signal");
+                return match (hall.is_empty(), once) {
+                    (true, false) => Ok(()),
+                    (true, true) => Err(failure.state("no stream was received")),
+                    (false, _) => Err(failure.state("what was not complete is given up, its senders are told")),
                 };
             }
         }

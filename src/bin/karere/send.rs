@@ -18,6 +18,8 @@ use crate::source::Source;
 
 /// How long the goodbye may take after the receiver has confirmed everything: a dead link and a redial.
 const LEAVE_CONFIRMED: Duration = Duration::from_secs(12);
+/// How long to wait for the name of whoever has taken the receiver's place.
+const NAME_HEIR: Duration = Duration::from_millis(500);
 /// How long the abort of a failed stream may take to reach the receiver.
 const LEAVE_FAILED: Duration = Duration::from_secs(2);
 
@@ -137,6 +139,16 @@ async fn send(
             }
         }
     };
+    let outcome = match outcome {
+        // The loss shows first at the stream; who has taken the place is known a moment later.
+        Err(Trouble::Broken(Broken::SessionLost(cause))) => {
+            match timeout(NAME_HEIR, contact.replaced()).await {
+                Ok(new) => Err(Trouble::Replaced(new)),
+                Err(_) => Err(Trouble::Broken(Broken::SessionLost(cause))),
+            }
+        }
+        outcome => outcome,
+    };
     let leave = if outcome.is_ok() { LEAVE_CONFIRMED } else { LEAVE_FAILED };
     if let Err(trouble) = &outcome {
         node::abort(read.unsplit(write), trouble.reason());
@@ -171,9 +183,9 @@ fn explain(trouble: &Trouble, to: &str, transfer: &Transfer, books: &Books) -> F
             Failure::new(format!("the receiver at {to} was replaced in mid-stream"))
                 .by(format!("another process, member {new:.8}")),
         ),
-        Trouble::Broken(Broken::SessionLost(cause)) => lost(Failure::new(format!(
-            "the session with the receiver at {to} was lost in mid-stream: {cause}"
-        ))),
+        Trouble::Broken(Broken::SessionLost(cause)) => {
+            lost(Failure::new(format!("the stream to {to} was lost in mid-stream: {cause}")))
+        }
         Trouble::Broken(Broken::Aborted(reason)) => Failure::new(format!("the receiver gave up: {reason}"))
             .by(format!("the receiver at {to}"))
             .state(format!("not confirmed after {bytes} bytes")),

@@ -72,6 +72,7 @@ impl Mux {
         }
     }
 
+    #[cfg(test)]
     pub(super) const fn len(&self) -> usize {
         self.open
     }

@@ -113,6 +113,7 @@ impl Streams {
     }
 
     /// Ends of streams that this session has here, until they are dropped.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.locked.lock().mux.len()
     }

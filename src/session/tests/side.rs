@@ -9,8 +9,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::super::*;
-use crate::wire::frame::HEADER_BYTES;
-use crate::wire::{FrameHeader, TypeEntry, record};
+use crate::wire::frame::{FrameHeader, HEADER_BYTES};
+use crate::wire::{TypeEntry, record};
 
 /// Protocols of users in these tests, beside application and byte streams.
 pub(super) const CUSTOM: Protocol = Protocol(70);

@@ -7,29 +7,52 @@ use std::task::Waker;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::{BYTES_RECORD_MAX, BYTES_WINDOW};
 
 #[derive(Clone, Debug)]
 enum Op {
-    Open { side: usize },
-    Write { end: usize, len: usize },
-    Read { end: usize, len: usize },
-    Shutdown { end: usize },
-    Drop { end: usize },
-    Abort { end: usize },
-    Deliver { from: usize, count: usize },
+    Open {
+        side: usize,
+    },
+    Write {
+        end: usize,
+        len: usize,
+    },
+    /// Writes, with nothing in the way, until the window is used up.
+    Fill {
+        end: usize,
+    },
+    Read {
+        end: usize,
+        len: usize,
+    },
+    Shutdown {
+        end: usize,
+    },
+    Drop {
+        end: usize,
+    },
+    Abort {
+        end: usize,
+    },
+    Deliver {
+        from: usize,
+        count: usize,
+    },
     SessionOver,
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let end = || 0..64usize;
     prop_oneof![
-        3 => (0..2usize).prop_map(|side| Op::Open { side }),
-        20 => (end(), 1..70_000usize).prop_map(|(end, len)| Op::Write { end, len }),
-        20 => (end(), 1..70_000usize).prop_map(|(end, len)| Op::Read { end, len }),
-        3 => end().prop_map(|end| Op::Shutdown { end }),
-        1 => end().prop_map(|end| Op::Drop { end }),
-        1 => end().prop_map(|end| Op::Abort { end }),
-        20 => (0..2usize, 1..8usize).prop_map(|(from, count)| Op::Deliver { from, count }),
+        12 => (0..2usize).prop_map(|side| Op::Open { side }),
+        80 => (end(), 1..70_000usize).prop_map(|(end, len)| Op::Write { end, len }),
+        10 => end().prop_map(|end| Op::Fill { end }),
+        80 => (end(), 1..70_000usize).prop_map(|(end, len)| Op::Read { end, len }),
+        10 => end().prop_map(|end| Op::Shutdown { end }),
+        2 => end().prop_map(|end| Op::Drop { end }),
+        2 => end().prop_map(|end| Op::Abort { end }),
+        80 => (0..2usize, 1..8usize).prop_map(|(from, count)| Op::Deliver { from, count }),
         1 => Just(Op::SessionOver),
     ]
 }
@@ -103,7 +126,10 @@ impl World {
         let poll = write_with(&mut end.stream, &Waker::from(Arc::clone(&flag)), &bytes);
         end.writing = poll.is_pending().then_some(flag);
         match poll {
-            Poll::Ready(Ok(count)) => direction.written += count as u64,
+            Poll::Ready(Ok(count)) => {
+                direction.written += count as u64;
+                assert!(direction.written - direction.read <= BYTES_WINDOW, "beyond the window");
+            }
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => assert!(direction.ended),
             Poll::Ready(Err(_)) => self.fail(at),
             Poll::Pending => {}
@@ -166,6 +192,13 @@ impl World {
                 }
             }
             Op::Write { end, len } => drop(self.end(end).map(|at| self.write(at, len))),
+            Op::Fill { end } => {
+                let Some(at) = self.end(end) else { return };
+                for _ in 0..=BYTES_WINDOW / BYTES_RECORD_MAX as u64 {
+                    self.write(at, BYTES_RECORD_MAX);
+                    self.settle();
+                }
+            }
             Op::Read { end, len } => drop(self.end(end).map(|at| self.read(at, len))),
             Op::Shutdown { end } => drop(self.end(end).map(|at| self.shutdown(at))),
             Op::Drop { end } | Op::Abort { end } => {
@@ -212,12 +245,17 @@ impl World {
         }
     }
 
+    fn settle(&mut self) -> bool {
+        let opened = self.pair.settle();
+        let moved = !opened.is_empty();
+        opened.into_iter().for_each(|(_, stream)| self.add(stream, false));
+        moved
+    }
+
     /// Delivers and reads until nothing moves; then all that was written has arrived.
     fn finish(mut self) {
         loop {
-            let opened = self.pair.settle();
-            let mut moved = !opened.is_empty();
-            opened.into_iter().for_each(|(_, stream)| self.add(stream, false));
+            let mut moved = self.settle();
             for at in 0..self.ends.len() {
                 if !self.ends[at].failed {
                     while self.read(at, 60_000) {
