@@ -55,7 +55,8 @@ async fn duplex_bytes_arrive_intact_over_resets() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_streams_at_once_arrive_intact() {
-    const STREAMS: u64 = 200;
+    /// Below the backlog of those that nobody has accepted yet.
+    const STREAMS: u64 = 100;
     let server = server(patient()).await;
     let client = client(patient()).await;
     let contact = contact(&client, &server).await;
@@ -76,13 +77,7 @@ async fn many_streams_at_once_arrive_intact() {
         })
     };
     for seed in 0..STREAMS {
-        let stream = loop {
-            match client.open_stream(contact.id(), &seed.to_string()).await {
-                Ok(stream) => break stream,
-                Err(OpenError::Full) => tokio::time::sleep(ms(1)).await,
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let stream = client.open_stream(contact.id(), &seed.to_string()).await.unwrap();
         ends.spawn(async move {
             let got = exchange(stream, pattern(seed, 40_000)).await.unwrap();
             assert!(got == pattern(seed + STREAMS, 30_000));
@@ -193,6 +188,27 @@ async fn closing_ends_streams_on_both_sides() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     let open = client.open_stream(contact.id(), "y").await.unwrap_err();
     assert!(matches!(open, OpenError::Absent | OpenError::Closed(_)), "{open:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn opening_waits_for_room() {
+    let server = server(patient()).await;
+    let _got = Collected::by(&server);
+    let proxy = proxy_to(&server);
+    let client = client(patient()).await;
+    let contact = contact_at(&client, proxy.address()).await;
+    let id = contact.id();
+    proxy.inject(Fault::Refuse { ms: 300 });
+    proxy.inject(Fault::Reset);
+    eventually(LONG, || !is_connected(&client, id)).await;
+    while client.send(&Number(0), [id]).unwrap().is_complete() {}
+    let mut opening = {
+        let client = client.clone();
+        tokio::spawn(async move { client.open_stream(id, "waits").await })
+    };
+    assert!(tokio::time::timeout(ms(50), &mut opening).await.is_err(), "the queue is full");
+    let _ours = within(LONG, opening).await.unwrap().unwrap();
+    assert_eq!(within(LONG, server.accept_stream()).await.unwrap().name(), "waits");
 }
 
 #[tokio::test]

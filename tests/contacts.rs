@@ -97,7 +97,7 @@ async fn after_the_first_meeting_a_contact_never_gives_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_process_at_the_address_replaces_the_old_and_gets_nothing_of_it() {
-    let first = server(patient()).await;
+    let first = stingy_server(patient()).await;
     first.add_handler(|_, _: Number| std::future::pending()).unwrap();
     let proxy = proxy_to(&first);
     let client = client(patient()).await;

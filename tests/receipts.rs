@@ -58,7 +58,7 @@ async fn receipts_resolve_once_each_and_the_books_balance_all_the_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_the_contact_ends_what_was_written_as_indeterminate_and_the_rest_as_not_sent() {
-    let server = server(patient()).await;
+    let server = stingy_server(patient()).await;
     server.add_handler(|_, _: Number| std::future::pending()).unwrap();
     let proxy = proxy_to(&server);
     let client = client(patient()).await;
@@ -69,7 +69,7 @@ async fn dropping_the_contact_ends_what_was_written_as_indeterminate_and_the_res
     within(LONG, acked.acked()).await.unwrap();
     proxy.inject(Fault::Silence { drain: true });
     let mut receipts = Vec::new();
-    // More than the credit of a stream (1 MiB), so that the last are never written.
+    // More than the credit of a stream, so that the last are never written.
     while let Ok(receipt) = client.send_with_receipt(&Number(1), id) {
         receipts.push(receipt);
     }
@@ -221,6 +221,8 @@ async fn leaving_and_closing_return_in_time_with_a_hung_peer_and_a_blocked_write
         within(LONG, first.handled()).await.unwrap();
         proxy.inject(Fault::Silence { drain });
         while client.send(&raw, [contact.id()]).unwrap().is_complete() {}
+        eventually(LONG, || peer(&client, contact.id()).unwrap().streams.iter().any(|stream| stream.unacked_bytes > 0))
+            .await;
         let start = Instant::now();
         if leave {
             client.leave(secs(1)).await;

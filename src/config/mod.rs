@@ -55,7 +55,7 @@ pub struct Limits {
     pub process_bytes: usize,
     /// What each destination may always hold, link or no link. Default 64 KiB.
     pub reserve_bytes: usize,
-    /// What one destination may hold at most, while its link is up. Default 8 MiB.
+    /// What one destination may hold at most, while its link is up. Default 2 MiB.
     pub queue_bytes: usize,
     /// What a sender may have under way to one of our handlers, per stream. Default 1 MiB.
     pub credit_bytes: u64,

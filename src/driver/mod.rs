@@ -48,8 +48,8 @@ pub(crate) trait Inbound: Send {
     /// For a handler; `PeerHandle::note_handled` answers.
     fn deliver(&mut self, epoch: Epoch, delivery: Delivery);
 
-    /// The session ended; what was delivered before is still handled.
-    fn session_over(&mut self, cause: Cause, next: Epoch);
+    /// The session ended; what was delivered before is still handled. `None`: no other follows.
+    fn session_over(&mut self, cause: Cause, next: Option<Epoch>);
 
     /// The peer's task has done what there was to do: there may be room again.
     fn turn_over(&mut self);
@@ -222,10 +222,9 @@ impl Driver {
             return false;
         }
         peer.end(Cause::Closed);
-        let next = peer.session().epoch();
         while let Some(output) = peer.poll_output() {
             match output {
-                PeerOutput::SessionOver { cause } => inbound.session_over(cause, next),
+                PeerOutput::SessionOver { cause } => inbound.session_over(cause, None),
                 PeerOutput::Event(event) => self.event(event),
                 PeerOutput::Deliver { .. }
                 | PeerOutput::Reserve { .. }
@@ -468,7 +467,7 @@ struct Nobody;
 impl Inbound for Nobody {
     fn deliver(&mut self, _epoch: Epoch, _delivery: Delivery) {}
 
-    fn session_over(&mut self, _cause: Cause, _next: Epoch) {}
+    fn session_over(&mut self, _cause: Cause, _next: Option<Epoch>) {}
 
     fn turn_over(&mut self) {}
 }

@@ -268,7 +268,8 @@ impl PeerTask {
                 PeerOutput::Close { link, farewell } => self.close(link, farewell),
                 PeerOutput::SessionOver { cause } => {
                     self.reserving.clear();
-                    self.inbound.session_over(cause, peer.session().epoch());
+                    let next = (!peer.has_ended()).then(|| peer.session().epoch());
+                    self.inbound.session_over(cause, next);
                 }
                 PeerOutput::Replaced { contacts, by } => self.driver.replaced(contacts, by),
                 PeerOutput::Event(event) => self.driver.event(event),

@@ -142,7 +142,7 @@ pub fn peer_pair(bytes: &[u8]) {
         run.check();
     }
     if run.honest {
-        run.finish(usize::from(mode >> 1 & 1));
+        run.finish(usize::from(mode >> 1 & 1), mode >> 2);
     }
     for node in &mut run.nodes {
         if let Some(peer) = &mut node.peer {
@@ -633,7 +633,7 @@ impl Run {
     }
 
     /// Mends everything; then all must come to its end. At last one side leaves.
-    fn finish(&mut self, leaver: usize) {
+    fn finish(&mut self, leaver: usize, loses: u8) {
         self.keep(KEEPER);
         for turn in 0..TURNS_MAX {
             let mut moved = self.carry_all();
@@ -653,7 +653,7 @@ impl Run {
             }
             if self.is_at_rest() {
                 self.books.check_ends();
-                return self.leave(leaver);
+                return self.leave(leaver, loses);
             }
             assert!(turn + 1 < TURNS_MAX, "never comes to rest");
             self.pass_to_next();
@@ -676,20 +676,34 @@ impl Run {
         self.pass(next.saturating_duration_since(self.now));
     }
 
-    fn leave(&mut self, leaver: usize) {
+    /// Whoever leaves is gone as soon as what is broken shows, also if the goodbye or its confirmation is lost.
+    fn leave(&mut self, leaver: usize, loses: u8) {
         self.keeping = false;
         if let Some(peer) = &mut self.nodes[leaver].peer {
             peer.leave();
         }
-        for _ in 0..16 {
+        self.act(leaver);
+        if loses & 2 != 0 {
+            // The goodbye comes through, and its confirmation is lost.
+            (0..self.conns.len()).for_each(|which| {
+                self.carry(which, leaver, usize::MAX);
+            });
+        }
+        if loses & 1 != 0 {
+            (0..self.conns.len()).for_each(|which| self.break_conn(which, true));
+        }
+        let from = self.now;
+        while self.nodes[leaver].peer.is_some() {
             self.act(0);
             self.act(1);
-            for (i,n) in self.nodes.iter().enumerate() { eprintln!("DBG {i} {:?} pipes {:?}", n.peer.as_ref().map(|p| (p.session().is_drained(), p.live_link(), p.is_over(), p.poll_timeout().map(|t| t - self.now))), self.conns.iter().map(|c| (c.silent, c.ends[i].pipe.len(), c.ends[i].link)).collect::<Vec<_>>()); }
-            self.carry_all();
+            if self.carry_all() == 0 && self.nodes[leaver].peer.is_some() {
+                self.pass_to_next();
+            }
+            // Who cannot dial and lost the confirmation waits for the other side, which has gone; its deadline would end it.
+            let most = if loses & 2 != 0 { limits::RESUME_LEASE } else { Duration::from_secs(30) };
+            assert!(self.now - from < most + Duration::from_secs(1), "whoever leaves is gone");
         }
-        let over = |node: &Node| node.peer.as_ref().is_none_or(|peer| peer.session().is_drained());
-        assert!(self.nodes.iter().all(over));
-        let gone = &self.nodes[leaver];
-        assert!(gone.peer.is_none(), "whoever leaves is gone");
+        let drained = |node: &Node| node.peer.as_ref().is_none_or(|peer| peer.session().is_drained());
+        assert!(self.nodes.iter().all(drained));
     }
 }

@@ -28,7 +28,7 @@ fn the_doors_hold_on_the_committed_seeds() {
 #[test]
 fn the_doors_hold_on_bytes_of_chance() {
     for (name, door) in DOORS {
-        let rounds = if name == "peer_pair" { 150 } else { 400 };
+        let rounds = if name == "peer_pair" { 1000 } else { 2000 };
         for seed in 0..rounds {
             let mut random = fastrand::Rng::with_seed(seed);
             let length = random.usize(..1500);

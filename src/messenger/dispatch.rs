@@ -114,8 +114,8 @@ impl Inbound for PeerInbound {
         });
     }
 
-    fn session_over(&mut self, cause: Cause, next: Epoch) {
-        self.streams.session_over(cause, Some(next.0));
+    fn session_over(&mut self, cause: Cause, next: Option<Epoch>) {
+        self.streams.session_over(cause, next.map(|next| next.0));
     }
 
     fn turn_over(&mut self) {

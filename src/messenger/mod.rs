@@ -24,6 +24,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -38,7 +39,7 @@ use crate::driver::{Application, Driver, Inbound, PeerHandle, clock};
 use crate::limits::{BYTE_STREAM_BACKLOG, EVENTS_MAX};
 use crate::member::{Endpoint, EndpointError, Member, MemberId};
 use crate::peer::{Finding, PeerEvent};
-use crate::session::Receipt;
+use crate::session::{NoRoom, Receipt};
 use crate::wire::Class;
 use port::PeerPort;
 
@@ -248,23 +249,37 @@ impl Messenger {
         self.inner.closed.get().copied().unwrap_or("it is going away")
     }
 
-    /// Opens a byte stream to a member there is a session with. Waits for room for the opening message. Cancel safe.
+    /// Opens a byte stream to a member there is a session with. Waits for room for the opening message, but not inside
+    /// a handler, which could wait for itself. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; no stream was opened.
+    /// [`OpenError`], with [`OpenError::Full`] inside a handler only; no stream was opened.
     pub async fn open_stream(&self, member: MemberId, name: &str) -> Result<ByteStream, OpenError> {
-        let streams = self.streams(member).ok_or(OpenError::Absent)?;
-        streams.open(name, Class::Normal)
+        let (handle, streams) = self.streams(member).ok_or(OpenError::Absent)?;
+        let waits = !dispatch::is_within_handler();
+        std::future::poll_fn(|cx| match streams.open(name, Class::Normal) {
+            Err(OpenError::Full) if waits => {
+                handle.intake.lock().wake_at_room(cx.waker(), NoRoom::Process);
+                // Room that came back meanwhile would wake nobody.
+                match streams.open(name, Class::Normal) {
+                    Err(OpenError::Full) => Poll::Pending,
+                    opened => Poll::Ready(opened),
+                }
+            }
+            opened => Poll::Ready(opened),
+        })
+        .await
     }
 
-    fn streams(&self, member: MemberId) -> Option<Arc<Streams>> {
+    fn streams(&self, member: MemberId) -> Option<(Arc<PeerHandle>, Arc<Streams>)> {
         let driver = &self.inner.shared.driver;
         let handle = match driver.peer(member) {
             None if member == self.member().id => driver.oneself()?,
             found => found?,
         };
-        Arc::clone(handle.extension.get()?).downcast().ok()
+        let streams = Arc::clone(handle.extension.get()?).downcast().ok()?;
+        Some((handle, streams))
     }
 
     /// The next byte stream that a peer opened; `None` when the messenger is closed. Cancel safe.

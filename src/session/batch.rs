@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::receipt::Ticket;
-use crate::limits::{BATCH_BYTES, BATCH_RECORDS_MAX, RECORD_OVERHEAD_BYTES};
+use crate::limits::{BATCH_BYTES, BATCH_RECORDS_MAX, OWN_FRAME_BYTES, RECORD_OVERHEAD_BYTES};
 use crate::wire::frame::{BODY_CRC_BYTES, FrameHeader, FrameKind, HEADER_BYTES as FRAME_HEADER_BYTES};
 use crate::wire::record::{self, HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader};
 use crate::wire::{Seq, StreamId};
@@ -64,6 +64,16 @@ impl Batch {
         self.bytes.len() + RECORD_HEADER_BYTES + body_bytes + BODY_CRC_BYTES > self.bytes.capacity()
     }
 
+    /// Whether a record with `body_bytes` may be added to what is here, without a larger buffer.
+    #[inline]
+    pub(crate) fn takes(&self, body_bytes: usize) -> bool {
+        let bytes = self.bytes.len() + RECORD_HEADER_BYTES + body_bytes;
+        bytes + BODY_CRC_BYTES <= self.bytes.capacity().min(BATCH_BYTES)
+            && body_bytes < OWN_FRAME_BYTES
+            && self.count < BATCH_RECORDS_MAX
+            && self.shared.is_none()
+    }
+
     /// Moves what is there into a larger buffer.
     pub(crate) fn move_to(&mut self, mut larger: BytesMut) {
         larger.clear();
@@ -110,9 +120,12 @@ impl Batch {
     #[inline]
     fn note_type(&mut self, hash: u32, version: u16) {
         let noted = (hash, version);
-        if self.types.last() == Some(&noted) || self.types.contains(&noted) {
-            return;
+        if self.types.last() != Some(&noted) && !self.types.contains(&noted) {
+            self.note_new_type(noted);
         }
+    }
+
+    fn note_new_type(&mut self, noted: (u32, u16)) {
         if self.types.len() < TYPES_NOTED {
             self.types.push(noted);
         } else {

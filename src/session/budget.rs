@@ -133,6 +133,11 @@ impl Account {
     /// empty queue takes a message of any size that the shared part can hold.
     #[inline]
     pub(crate) fn take(&mut self, bytes: usize, share: bool) -> Result<(), NoRoom> {
+        if share && bytes <= self.slack {
+            self.slack -= bytes;
+            self.shared += bytes;
+            return Ok(());
+        }
         let reserve = self.budget.reserve();
         if self.shared == 0 && self.reserved + bytes <= reserve {
             self.reserved += bytes;
@@ -152,7 +157,8 @@ impl Account {
         if !share || self.taken() + bytes > queue_bytes {
             return Err(NoRoom::Destination);
         }
-        if from_shared > self.slack && !self.refill(from_shared - self.slack) {
+        let rest = queue_bytes - self.taken() - from_reserve;
+        if from_shared > self.slack && !self.refill(from_shared - self.slack, rest) {
             return Err(NoRoom::Process);
         }
         self.slack -= from_shared;
@@ -161,13 +167,15 @@ impl Account {
         Ok(())
     }
 
-    /// Takes at least `bytes` more of the shared part, some in advance if there is plenty.
-    fn refill(&mut self, bytes: usize) -> bool {
+    /// Takes at least `bytes` more of the shared part, some in advance if there is plenty; with the slack there is at
+    /// most `rest`, so that the slack never leads beyond the queue's limit.
+    fn refill(&mut self, bytes: usize, rest: usize) -> bool {
         // With α = 1 a queue may hold as much as is free; a lone large message may take all of it.
         let held = self.shared + self.slack;
         let free = self.budget.shared_free();
         let fits = |more: usize| held + more <= free || (held == 0 && more <= free);
-        let Some(more) = [bytes + SLACK_BYTES, bytes].into_iter().find(|more| fits(*more)) else { return false };
+        let ample = (bytes + SLACK_BYTES).min(rest.saturating_sub(self.slack)).max(bytes);
+        let Some(more) = [ample, bytes].into_iter().find(|more| fits(*more)) else { return false };
         self.budget.shared.fetch_add(more, Ordering::Relaxed);
         self.slack += more;
         true

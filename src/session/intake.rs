@@ -9,7 +9,6 @@ use std::task::Waker;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 use super::batch::Batch;
 use super::budget::{Account, NoRoom};
@@ -87,7 +86,9 @@ pub(crate) struct Intake {
     link_up: bool,
     account: Account,
     buffers: Arc<Buffers>,
-    lanes: SmallVec<[Lane; 2]>,
+    lanes: Vec<Lane>,
+    /// The lane that took the last small message.
+    last: usize,
     /// Messages ever taken.
     queued: u64,
     waiting: Vec<Waker>,
@@ -105,7 +106,8 @@ impl Intake {
             link_up: false,
             account,
             buffers,
-            lanes: SmallVec::new(),
+            lanes: Vec::new(),
+            last: 0,
             queued: 0,
             waiting: Vec::new(),
             refused: false,
@@ -118,11 +120,20 @@ impl Intake {
         if let Some(cause) = self.closed {
             return Err(Refused::Closed(cause));
         }
-        let body_bytes = out.body.as_slice().len();
-        self.charge(charge_of(body_bytes), out.reply)?;
+        let body = out.body.as_slice();
+        self.charge(charge_of(body.len()), out.reply)?;
         self.queued += 1;
+        if let Some(lane) = self.lanes.get_mut(self.last)
+            && lane.stream == out.stream
+            && let Some(open) = lane.queue.back_mut()
+            && open.takes(body.len())
+        {
+            // The way of nearly all small messages.
+            open.push(out.hash, out.version, body, ticket);
+            return Ok(false);
+        }
         let was_empty = self.is_empty();
-        if body_bytes < OWN_FRAME_BYTES {
+        if body.len() < OWN_FRAME_BYTES {
             self.push_small(out, ticket);
         } else {
             self.push_shared(out, ticket);
@@ -142,21 +153,19 @@ impl Intake {
         }
     }
 
-    #[inline]
-    fn lane(lanes: &mut SmallVec<[Lane; 2]>, stream: StreamId) -> &mut Lane {
-        let at = lanes.iter().position(|lane| lane.stream == stream).unwrap_or_else(|| {
-            lanes.push(Lane { stream, queue: VecDeque::new() });
-            lanes.len() - 1
-        });
-        // The position was found or made just now.
-        &mut lanes[at]
+    /// The place of a stream's lane, made if need be.
+    fn lane(&mut self, stream: StreamId) -> usize {
+        self.lanes.iter().position(|lane| lane.stream == stream).unwrap_or_else(|| {
+            self.lanes.push(Lane { stream, queue: VecDeque::new() });
+            self.lanes.len() - 1
+        })
     }
 
-    #[inline]
-    fn push_small(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) {
+fn push_small(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) {
         let body = out.body.as_slice();
+        self.last = self.lane(out.stream);
         let (lanes, buffers) = (&mut self.lanes, &self.buffers);
-        let queue = &mut Self::lane(lanes, out.stream).queue;
+        let Some(Lane { queue, .. }) = lanes.get_mut(self.last) else { return };
         let open = match queue.back_mut() {
             Some(batch) if batch.has_room(body.len()) => batch,
             Some(_) => queue.push_back_mut(Batch::in_buffer(buffers.take())),
@@ -173,7 +182,8 @@ impl Intake {
             Body::Slice(slice) => Bytes::copy_from_slice(slice),
             Body::Shared(bytes) => bytes.clone(),
         };
-        let queue = &mut Self::lane(&mut self.lanes, out.stream).queue;
+        let at = self.lane(out.stream);
+        let Some(Lane { queue, .. }) = self.lanes.get_mut(at) else { return };
         let header = |length, flags| RecordHeader { length, flags, version: out.version, hash: out.hash };
         if body.len() <= CHUNK_BYTES {
             let header = header(body.len() as u32, record::WHOLE);

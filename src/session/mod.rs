@@ -15,7 +15,7 @@ mod tests;
 mod transmit;
 mod types;
 
-pub(crate) use budget::{Account, Budget, BudgetLimits};
+pub(crate) use budget::{Account, Budget, BudgetLimits, NoRoom};
 pub(crate) use error::ProtocolError;
 pub(crate) use inbox::{Content, Delivery, InboxLimits, Reservation};
 pub(crate) use intake::{Body, Buffers, Intake, Outgoing, Refused, SharedIntake};

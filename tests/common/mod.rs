@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use karere::{Contact, Kind, MemberId, Message, Messenger, PeerEvent, PeerStats, Receipt, SendError, Timeouts};
+use karere::{Contact, Kind, Limits, MemberId, Message, Messenger, PeerEvent, PeerStats, Receipt, SendError, Timeouts};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
@@ -71,6 +71,12 @@ pub(crate) fn patient() -> Timeouts {
 /// Listens on IPv4 loopback.
 pub(crate) async fn server(timeouts: Timeouts) -> Messenger {
     Messenger::builder().bind("127.0.0.1:0").timeouts(timeouts).start().await.unwrap()
+}
+
+/// As [`server`], but grants each sender only the least credit.
+pub(crate) async fn stingy_server(timeouts: Timeouts) -> Messenger {
+    let limits = Limits { credit_bytes: 128 * 1024, ..Limits::default() };
+    Messenger::builder().bind("127.0.0.1:0").limits(limits).timeouts(timeouts).start().await.unwrap()
 }
 
 /// Dials only.
