@@ -1,4 +1,6 @@
 //! Byte streams over sessions: T35.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
 #![cfg(feature = "faults")]
 
 mod common;

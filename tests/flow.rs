@@ -1,4 +1,6 @@
 //! Acknowledgements, credit, isolation, waiting for room: T9 - T12.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
 #![cfg(feature = "faults")]
 
 mod common;
@@ -186,11 +188,11 @@ async fn a_handler_that_never_returns_effects_no_other_sender_and_no_close() {
         .unwrap();
     let (stuck_contact, good_contact) = (contact(&stuck, &server).await, contact(&good, &server).await);
     let mut waits = Vec::new();
-    for number in 0..1000 {
+    for number in 0..100 {
         waits.push(receipt_for(&stuck, stuck_contact.id(), number).await);
         receipt_for(&good, good_contact.id(), number).await.handled().await.unwrap();
     }
-    assert_eq!(count.load(Relaxed), 1000);
+    assert_eq!(count.load(Relaxed), 100);
     for receipt in &waits {
         within(LONG, receipt.acked()).await.unwrap();
     }
@@ -339,7 +341,7 @@ async fn a_silent_peer_with_a_full_queue_changes_nothing_for_the_others() {
     let raw = Raw::new(BLOB, Bytes::from(vec![0; 100_000]));
     while client.send(&raw, [silent_contact.id()]).unwrap().is_complete() {}
     let mut worst = Duration::ZERO;
-    for number in 0..500 {
+    for number in 0..100 {
         let start = Instant::now();
         let report = client.send(&Number(number), [silent_contact.id(), good_contact.id()]).unwrap();
         assert!(start.elapsed() < ms(200), "a send never waits: {:?}", start.elapsed());
@@ -350,7 +352,7 @@ async fn a_silent_peer_with_a_full_queue_changes_nothing_for_the_others() {
         worst = worst.max(start.elapsed());
     }
     assert!(worst < secs(1), "{worst:?}");
-    eventually(LONG, || got.len() == 1000).await;
+    eventually(LONG, || got.len() == 200).await;
     searching.abort();
 }
 

@@ -1,5 +1,7 @@
 //! Messages in chunks: T14.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Links come and go, messages do not: T5 - T8, T19, T23.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
 #![cfg(feature = "faults")]
 
 mod common;

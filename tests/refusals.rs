@@ -1,5 +1,7 @@
 //! Strangers at the door: T25.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::net::SocketAddr;

@@ -66,6 +66,29 @@ fn the_longest_files_and_functions_are_shown() {
     assert!(functions.len() > 300, "only {} functions were found", functions.len());
 }
 
+#[test]
+fn the_behaviours_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("docs/BEHAVIOURS.md")).unwrap();
+    let mut paths = Vec::new();
+    walk(&root.join("src"), &mut paths);
+    walk(&root.join("tests"), &mut paths);
+    let sources: Vec<String> = paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let mut named = 0;
+    for line in table.lines().filter(|line| line.starts_with("| ")) {
+        // Only names of several words are tests; `send` is not.
+        for name in line.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 1) {
+            let call = format!("fn {name}(");
+            assert!(
+                sources.iter().any(|source| source.contains(&call)),
+                "no test `{name}`; named in: {line}"
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 30, "only {named} tests are named");
+}
+
 // ---- the files ----
 
 struct Source {

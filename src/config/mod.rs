@@ -140,7 +140,8 @@ pub(crate) struct Bind {
 impl Bind {
     fn parse(text: &str) -> Result<Self, ConfigError> {
         let ports = || ConfigError::Ports { text: text.to_owned() };
-        let any = if let Some(port) = text.strip_prefix(':') { format!("[::]:{port}") } else { text.to_owned() };
+        let any =
+            if let Some(port) = text.strip_prefix(':') { format!("[::]:{port}") } else { text.to_owned() };
         let (first, last) = match any.rsplit_once('-') {
             Some((first, last)) if last.bytes().all(|b| b.is_ascii_digit()) && first.contains(':') => {
                 (first.to_owned(), Some(last.parse::<u16>().map_err(|_| ports())?))
@@ -245,7 +246,11 @@ fn check_times(times: &Timeouts) -> Result<(), ConfigError> {
     let least = Duration::from_millis(1);
     let all = [times.ping, times.liveness, times.hello, times.connect, times.redial_min, times.redial_max];
     must(all.iter().all(|time| *time >= least), "timeouts", "each must be at least 1 ms")?;
-    must(times.ping * 2 <= times.liveness, "ping", "must be at most half of liveness, or a lost ping is a dead link")?;
+    must(
+        times.ping * 2 <= times.liveness,
+        "ping",
+        "must be at most half of liveness, or a lost ping is a dead link",
+    )?;
     must(times.ack_delay * 2 <= times.ping, "ack_delay", "must be at most half of ping")?;
     must(times.redial_min <= times.redial_max, "redial_min", "must not be above redial_max")?;
     must(times.resume_lease >= times.liveness, "resume_lease", "must not be below liveness")?;

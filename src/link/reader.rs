@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::limits::{OWN_FRAME_BYTES, READ_BYTES};
-use crate::wire::frame::{Frame, FrameHeader, HEADER_BYTES};
 use crate::wire::DecodeError;
+use crate::wire::frame::{Frame, FrameHeader, HEADER_BYTES};
 
 /// The buffer of an idle link.
 const IDLE_BYTES: usize = 4 * 1024;

@@ -227,7 +227,12 @@ impl Batch {
     }
 
     /// Gives the records their numbers and seals the frame.
-    pub(crate) fn stamp(mut self, stream: StreamId, first: Seq, tickets: &mut impl Extend<(Seq, Ticket)>) -> Sent {
+    pub(crate) fn stamp(
+        mut self,
+        stream: StreamId,
+        first: Seq,
+        tickets: &mut impl Extend<(Seq, Ticket)>,
+    ) -> Sent {
         let record_bytes = self.record_bytes();
         let charge = self.charge();
         let header = FrameHeader {

@@ -161,7 +161,7 @@ impl Intake {
         })
     }
 
-fn push_small(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) {
+    fn push_small(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) {
         let body = out.body.as_slice();
         self.last = self.lane(out.stream);
         let (lanes, buffers) = (&mut self.lanes, &self.buffers);
@@ -196,7 +196,8 @@ fn push_small(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) {
             let end = (start + CHUNK_BYTES).min(total);
             let (first, last) = (start == 0, end == total);
             let extension: &[u8] = if first { &extension } else { &[] };
-            let flags = if first { record::FIRST | record::EXTENDED } else { 0 } | if last { record::LAST } else { 0 };
+            let flags = if first { record::FIRST | record::EXTENDED } else { 0 }
+                | if last { record::LAST } else { 0 };
             let header = header((end - start + extension.len()) as u32, flags);
             let ticket = if last { ticket.take() } else { None };
             queue.push_back(Batch::of_shared(header, extension, body.slice(start..end), ticket));
@@ -209,7 +210,11 @@ fn push_small(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) {
     }
 
     /// Hands over one batch of each stream that is wanted.
-    pub(crate) fn take(&mut self, mut wanted: impl FnMut(StreamId) -> bool, mut to: impl FnMut(StreamId, Batch)) {
+    pub(crate) fn take(
+        &mut self,
+        mut wanted: impl FnMut(StreamId) -> bool,
+        mut to: impl FnMut(StreamId, Batch),
+    ) {
         for lane in &mut self.lanes {
             if !lane.queue.is_empty()
                 && wanted(lane.stream)

@@ -179,10 +179,7 @@ impl Outbox {
 
     /// Drops, before they get a number, the records whose type the peer does not take. The rest of a message whose
     /// head got one is not judged again: a head without its tail would block the stream for ever.
-    pub(crate) fn refuse_types(
-        &mut self,
-        judge: impl Fn(u32, u16) -> Result<(), Cause>,
-    ) -> Freed {
+    pub(crate) fn refuse_types(&mut self, judge: impl Fn(u32, u16) -> Result<(), Cause>) -> Freed {
         let mut freed = Freed::default();
         let passes = |hash, version| judge(hash, version).is_ok();
         let is_tail = |batch: &Batch| self.in_message && !batch.starts_message();

@@ -173,7 +173,11 @@ pub(crate) fn length(bytes: &[u8]) -> Result<Option<usize>, DecodeError> {
     reader.bytes(MAGIC.len())?;
     let length = reader.u32()? as usize;
     if length > HELLO_BYTES_MAX {
-        return Err(DecodeError::TooLong { what: "hello", bytes: length as u64, most: HELLO_BYTES_MAX as u64 });
+        return Err(DecodeError::TooLong {
+            what: "hello",
+            bytes: length as u64,
+            most: HELLO_BYTES_MAX as u64,
+        });
     }
     if length < LEAST_BYTES {
         return Err(DecodeError::Short { what: "hello" });

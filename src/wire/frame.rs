@@ -112,9 +112,8 @@ impl FrameHeader {
         let [f0, f1, f2, f3, f4, f5, f6, f7] = self.first.0.to_le_bytes();
         let [c0, c1, c2, c3] = self.count.to_le_bytes();
         let kind = self.kind.map_or(0, |kind| kind as u8);
-        let checked: [u8; CHECKED_BYTES] = [
-            l0, l1, l2, l3, kind, self.flags, s0, s1, f0, f1, f2, f3, f4, f5, f6, f7, c0, c1, c2, c3,
-        ];
+        let checked: [u8; CHECKED_BYTES] =
+            [l0, l1, l2, l3, kind, self.flags, s0, s1, f0, f1, f2, f3, f4, f5, f6, f7, c0, c1, c2, c3];
         let (head, tail) = out.split_at_mut(CHECKED_BYTES);
         head.copy_from_slice(&checked);
         tail.copy_from_slice(&crc(&checked).to_le_bytes());
@@ -169,7 +168,10 @@ impl Frame {
         let frame = match kind {
             FrameKind::Batch => {
                 if header.count == 0 || header.count > BATCH_RECORDS_MAX {
-                    return Err(DecodeError::Value { what: "records in a batch", value: header.count.into() });
+                    return Err(DecodeError::Value {
+                        what: "records in a batch",
+                        value: header.count.into(),
+                    });
                 }
                 if header.first == Seq::NONE {
                     return Err(DecodeError::Value { what: "first sequence", value: 0 });

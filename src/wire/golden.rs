@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use super::first::{self, Code, FirstBytes, Hello, Reject, StreamResume};
+use super::frame::FrameHeader;
 use super::frame::{Batch, HEADER_BYTES, encode_control};
 use super::record::{self, Record, RecordHeader};
-use super::frame::FrameHeader;
 use super::{Class, Epoch, Frame, Protocol, Seq, StreamAck, StreamId, TypeEntry, Versions};
 use crate::member::{Member, MemberId, ViewId};
 

@@ -1,5 +1,6 @@
 //! What the integration tests share: messages, messengers with short times, a collector, waiting for a condition.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::future::Future;

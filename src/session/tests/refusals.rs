@@ -102,7 +102,8 @@ fn a_record_whose_extension_is_broken_is_refused_before_it_counts() {
     let mut pair = Pair::linked();
     let broken = [&b"\xff"[..], b"\xff\xff", b"\x04\x00\x07\x80\x00\x00"];
     for extension in broken {
-        let error = offer(&mut pair, &batch(1, &[whole(1, 10), record(WHOLE | EXTENDED, 2, extension, None)]));
+        let error =
+            offer(&mut pair, &batch(1, &[whole(1, 10), record(WHOLE | EXTENDED, 2, extension, None)]));
         assert!(matches!(error, Err(ProtocolError::Decode(_))), "{extension:x?}: {error:?}");
     }
     assert_eq!(pair.sides[B].got, []);
