@@ -32,12 +32,19 @@ struct Field {
 
 /// A silent link must stay: nothing here may declare it dead.
 fn patient() -> Timeouts {
-    Timeouts { liveness: Duration::from_secs(600), resume_lease: Duration::from_secs(600), ..Timeouts::default() }
+    Timeouts {
+        liveness: Duration::from_secs(600),
+        resume_lease: Duration::from_secs(600),
+        ..Timeouts::default()
+    }
 }
 
 async fn field(with_silent: bool) -> Field {
-    let receivers =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let receivers = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let (seen, delays) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
     let base = Instant::now();
     let limits = Limits {
@@ -186,8 +193,13 @@ async fn main() {
     let quick = std::env::args().any(|arg| arg == "--quick");
     let (pairs, rounds, time) = if quick { (3, 50_000, 1) } else { (7, 200_000, 3) };
     let time = Duration::from_secs(time);
-    println!("one sender, {OTHERS} receivers of {BODY} B, beside a tenth that is silent, its queue full, the cap reached");
-    println!("{:>14} {:>14} {:>7} {:>10} {:>10} {:>7}", "without msg/s", "with msg/s", "ratio", "p99 us", "p99 us", "ratio");
+    println!(
+        "one sender, {OTHERS} receivers of {BODY} B, beside a tenth that is silent, its queue full, the cap reached"
+    );
+    println!(
+        "{:>14} {:>14} {:>7} {:>10} {:>10} {:>7}",
+        "without msg/s", "with msg/s", "ratio", "p99 us", "p99 us", "ratio"
+    );
     let (mut throughputs, mut delays) = (Vec::new(), Vec::new());
     for _ in 0..pairs {
         let (without, with) = (field(false).await, field(true).await);
@@ -198,7 +210,11 @@ async fn main() {
         let rate = a / 5.0;
         let c = without.p99(rate, time).await;
         let d = with.p99(rate, time).await;
-        println!("{a:>14.0} {b:>14.0} {:>7.2} {c:>10.0} {d:>10.0} {:>7.2}   held {held} of {PROCESS}", b / a, d / c);
+        println!(
+            "{a:>14.0} {b:>14.0} {:>7.2} {c:>10.0} {d:>10.0} {:>7.2}   held {held} of {PROCESS}",
+            b / a,
+            d / c
+        );
         throughputs.push(b / a);
         delays.push(d / c);
         without.end().await;

@@ -59,7 +59,10 @@ fn main() {
     let ratio = median(pairs.iter().map(|(raw, karere)| karere.0 / raw.0).collect());
     let raw = (take(&mut pairs, |p| p.0.0), take(&mut pairs, |p| p.0.1));
     let karere = (take(&mut pairs, |p| p.1.0), take(&mut pairs, |p| p.1.1));
-    println!("raw {:.1} / {:.1}   karere {:.1} / {:.1}   ratio of p50 {ratio:.2}", raw.0, raw.1, karere.0, karere.1);
+    println!(
+        "raw {:.1} / {:.1}   karere {:.1} / {:.1}   ratio of p50 {ratio:.2}",
+        raw.0, raw.1, karere.0, karere.1
+    );
 }
 
 fn take<T>(pairs: &mut [T], figure: impl Fn(&T) -> f64) -> f64 {
@@ -131,7 +134,9 @@ fn parse(stream: &mut TcpStream, count: u64) {
 // ---- karere ----
 
 /// A messenger on a thread of its own, until the returned sender is dropped.
-fn server(set_up: impl FnOnce(&Messenger) + Send + 'static) -> (String, oneshot::Sender<()>, thread::JoinHandle<()>) {
+fn server(
+    set_up: impl FnOnce(&Messenger) + Send + 'static,
+) -> (String, oneshot::Sender<()>, thread::JoinHandle<()>) {
     let (address_is, address) = std::sync::mpsc::sync_channel(1);
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new().name("receiver".to_owned()).spawn(move || {

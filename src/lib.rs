@@ -73,10 +73,10 @@
 //! `cli` (default): the `karere` command. `faults`: the proxy that breaks connections on purpose. Without features it
 //! is the lean library.
 
-#[cfg(feature = "faults")]
-pub mod faults;
 mod config;
 mod driver;
+#[cfg(feature = "faults")]
+pub mod faults;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -91,9 +91,9 @@ mod wire;
 pub use config::{ConfigError, Limits, Timeouts};
 pub use member::{Endpoint, EndpointError, Member, MemberId, MemberIdError, ViewId};
 pub use messenger::{
-    Books, Builder, ByteStream, ClassSender, Contact, ContactError, EncodeError, Events, HandlerError, Kind, Message,
-    Messenger, OpenError, Outgoing, PeerStats, Raw, SendError, SendReport, StartError, Stats, StreamError, StreamStats,
-    Unmatched,
+    Books, Builder, ByteStream, ClassSender, Contact, ContactError, EncodeError, Events, HandlerError, Kind,
+    Message, Messenger, OpenError, Outgoing, PeerStats, Raw, SendError, SendReport, StartError, Stats,
+    StreamError, StreamStats, Unmatched,
 };
 pub use peer::{Disconnect, PeerEvent};
 pub use session::{Cause, Lost, Receipt};

@@ -171,7 +171,8 @@ async fn the_loss_of_the_session_aborts_its_streams_and_no_tail_is_sent_to_the_n
     let theirs = within(LONG, second.accept_stream()).await.unwrap();
     assert_eq!(theirs.name(), "next");
     let (got, sent) =
-        within(LONG, async { tokio::join!(exchange(theirs, Vec::new()), exchange(ours, b"new".to_vec())) }).await;
+        within(LONG, async { tokio::join!(exchange(theirs, Vec::new()), exchange(ours, b"new".to_vec())) })
+            .await;
     assert_eq!((got.unwrap(), sent.unwrap()), (b"new".to_vec(), Vec::new()));
 }
 

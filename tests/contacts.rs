@@ -55,7 +55,10 @@ async fn a_contact_waits_for_somebody_to_come() {
     let address = held.local_addr().unwrap();
     drop(held);
     let client = client(quick()).await;
-    let search = tokio::spawn(async move { client.contact(address.to_string()).await.map(|contact| (contact, client)) });
+    let search =
+        tokio::spawn(
+            async move { client.contact(address.to_string()).await.map(|contact| (contact, client)) },
+        );
     tokio::time::sleep(ms(200)).await;
     let server = Messenger::builder().bind(address.to_string()).start().await.unwrap();
     let (contact, _client) = within(LONG, search).await.unwrap().unwrap();
@@ -64,7 +67,8 @@ async fn a_contact_waits_for_somebody_to_come() {
 
 #[tokio::test]
 async fn another_environment_or_network_is_refused_with_both_names() {
-    let server = Messenger::builder().bind("127.0.0.1:0").network("production", "blue").start().await.unwrap();
+    let server =
+        Messenger::builder().bind("127.0.0.1:0").network("production", "blue").start().await.unwrap();
     let address = address(&server).to_string();
     for (environment, network, named) in
         [("testing", "blue", ["production", "testing"]), ("production", "green", ["blue", "green"])]

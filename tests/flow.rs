@@ -218,8 +218,7 @@ async fn a_message_of_more_than_the_credit_passes() {
     let client = client(patient()).await;
     let contact = contact(&client, &server).await;
     let credit = narrow().credit_bytes as usize;
-    let expected: Vec<_> =
-        [10, 12, 8, 30, 10, 11].iter().map(|tenths| credit * tenths / 10).collect();
+    let expected: Vec<_> = [10, 12, 8, 30, 10, 11].iter().map(|tenths| credit * tenths / 10).collect();
     let mut last = None;
     for size in &expected {
         let raw = Raw::new(BLOB, Bytes::from(vec![0; *size]));
@@ -279,7 +278,8 @@ async fn two_members_that_flood_each_other_with_replies_do_not_lock() {
                 let (replier, stop, answered) = (replier.clone(), Arc::clone(&stop), Arc::clone(&answered));
                 async move {
                     // Each message is answered for ever; where there is no room the answer is given up.
-                    if !stop.load(Relaxed) && replier.send(&Number(number + 1), [from]).unwrap().is_complete() {
+                    if !stop.load(Relaxed) && replier.send(&Number(number + 1), [from]).unwrap().is_complete()
+                    {
                         answered.fetch_add(1, Relaxed);
                     }
                 }
@@ -358,12 +358,8 @@ async fn a_silent_peer_with_a_full_queue_changes_nothing_for_the_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_process_cap_holds_and_leaves_room_for_one_more() {
-    let limits = Limits {
-        process_bytes: 4 << 20,
-        queue_bytes: 4 << 20,
-        message_bytes: 1 << 20,
-        ..Limits::default()
-    };
+    let limits =
+        Limits { process_bytes: 4 << 20, queue_bytes: 4 << 20, message_bytes: 1 << 20, ..Limits::default() };
     let client = Messenger::builder().limits(limits).timeouts(patient()).start().await.unwrap();
     let raw = Raw::new(BLOB, Bytes::from(vec![0; 20_000]));
     let mut held = Vec::new();
@@ -519,7 +515,10 @@ async fn figures_tell_what_waits_what_was_repeated_and_how_far_away_the_peer_is(
         let stats = peer(&client, id).unwrap();
         stats.queue_bytes > 10_000
             && stats.books.pending == 1000
-            && stats.streams.iter().any(|stream| stream.unacked_bytes > 10_000 && stream.oldest_unacked.is_some())
+            && stats
+                .streams
+                .iter()
+                .any(|stream| stream.unacked_bytes > 10_000 && stream.oldest_unacked.is_some())
     })
     .await;
     // The link is replaced; hello acknowledges.

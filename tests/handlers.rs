@@ -67,7 +67,10 @@ async fn what_nobody_handles_is_not_understood_and_the_rest_goes_on() {
     }
     for word in words {
         let lost = Lost::NotSent(Cause::NotUnderstood);
-        assert_eq!((within(LONG, word.acked()).await, word.handled().await, word.now()), (Err(lost), Err(lost), Some(Err(lost))));
+        assert_eq!(
+            (within(LONG, word.acked()).await, word.handled().await, word.now()),
+            (Err(lost), Err(lost), Some(Err(lost)))
+        );
     }
     got.are_exactly(50, LONG).await;
     eventually(LONG, || client.stats().total().pending == 0).await;
@@ -99,9 +102,7 @@ async fn a_newer_version_is_not_understood_and_an_older_is() {
     server.add_raw_handler(kind(3), |_, _| async {}).unwrap();
     let client = client(Timeouts::default()).await;
     let contact = contact(&client, &server).await;
-    for (version, expected) in
-        [(2, Ok(())), (3, Ok(())), (4, Err(Lost::NotSent(Cause::NotUnderstood)))]
-    {
+    for (version, expected) in [(2, Ok(())), (3, Ok(())), (4, Err(Lost::NotSent(Cause::NotUnderstood)))] {
         let receipt = client.send_with_receipt(&Raw::new(kind(version), Bytes::new()), contact.id()).unwrap();
         assert_eq!(within(LONG, receipt.acked()).await, expected, "version {version}");
     }

@@ -34,8 +34,25 @@ async fn every_size_arrives_once_whole_and_in_order() {
     let client = client(Timeouts::default()).await;
     let contact = contact(&client, &server).await;
     let sizes = [
-        0, 1, 4095, 4096, 4097, 64 * KIB - 17, 64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 96 * KIB, 128 * KIB, 0,
-        128 * KIB + 1, 3, 1024 * KIB, 1200 * KIB, 7, 5 * 1024 * KIB, 1,
+        0,
+        1,
+        4095,
+        4096,
+        4097,
+        64 * KIB - 17,
+        64 * KIB - 1,
+        64 * KIB,
+        64 * KIB + 1,
+        96 * KIB,
+        128 * KIB,
+        0,
+        128 * KIB + 1,
+        3,
+        1024 * KIB,
+        1200 * KIB,
+        7,
+        5 * 1024 * KIB,
+        1,
     ];
     let sent: Vec<_> = sizes.iter().map(|size| Bytes::from(pattern(*size as u64, *size))).collect();
     let mut receipts = Vec::new();
@@ -130,7 +147,8 @@ async fn large_messages_of_several_senders_to_one_receiver_do_not_starve_each_ot
     for _ in 0..2 {
         for (client, contact) in &senders {
             for class in [Class::Normal, Class::Bulk] {
-                let receipt = client.class(class).send_with_receipt(&Raw::new(BLOB, body.clone()), contact.id());
+                let receipt =
+                    client.class(class).send_with_receipt(&Raw::new(BLOB, body.clone()), contact.id());
                 receipts.push(receipt.unwrap());
             }
         }
@@ -167,7 +185,8 @@ async fn a_sender_that_leaves_in_the_middle_gives_its_memory_back() {
 async fn a_message_that_is_too_large_for_the_receiver_is_reported_as_stuck() {
     // The two were configured differently.
     let builder = Messenger::builder().bind("127.0.0.1:0").timeouts(patient());
-    let server = builder.limits(Limits { message_bytes: 100_000, ..Limits::default() }).start().await.unwrap();
+    let server =
+        builder.limits(Limits { message_bytes: 100_000, ..Limits::default() }).start().await.unwrap();
     let got = bodies(&server);
     let client = client(patient()).await;
     let seen = Seen::by(&server);

@@ -24,10 +24,8 @@ async fn simultaneous_dials_end_with_one_link_on_both_sides_and_nothing_lost_or_
     for round in 0..50 {
         let (one, two) = (server(patient()).await, server(patient()).await);
         let (got_one, got_two) = (Collected::by(&one), Collected::by(&two));
-        let (to_two, to_one) = tokio::join!(
-            one.contact(address(&two).to_string()),
-            two.contact(address(&one).to_string())
-        );
+        let (to_two, to_one) =
+            tokio::join!(one.contact(address(&two).to_string()), two.contact(address(&one).to_string()));
         let (to_two, to_one) = (to_two.unwrap(), to_one.unwrap());
         tokio::join!(send_all(&one, to_two.id(), 0..COUNT), send_all(&two, to_one.id(), 0..COUNT));
         got_one.are_exactly(COUNT, LONG).await;
@@ -37,7 +35,11 @@ async fn simultaneous_dials_end_with_one_link_on_both_sides_and_nothing_lost_or_
         let links = (links(&one, to_two.id()), links(&two, to_one.id()));
         receipt_for(&one, to_two.id(), COUNT).await.handled().await.unwrap();
         receipt_for(&two, to_one.id(), COUNT).await.handled().await.unwrap();
-        assert_eq!(links, (common::links(&one, to_two.id()), common::links(&two, to_one.id())), "round {round}");
+        assert_eq!(
+            links,
+            (common::links(&one, to_two.id()), common::links(&two, to_one.id())),
+            "round {round}"
+        );
         for (messenger, other) in [(&one, to_two.id()), (&two, to_one.id())] {
             let stats = peer(messenger, other).unwrap();
             assert!(stats.is_connected && stats.books.balance(), "round {round}: {stats:?}");
@@ -104,17 +106,18 @@ async fn a_hundred_resets_in_mid_stream_lose_and_double_nothing() {
 async fn links_cut_at_any_byte_lose_and_double_nothing_in_either_direction() {
     const COUNT: u64 = 60_000;
     let server = server(patient()).await;
-    let plan = Schedule {
-        cut_after_bytes: Some(Pace::from(500..=150_000).at_most(150)),
-        ..Schedule::default()
-    };
+    let plan =
+        Schedule { cut_after_bytes: Some(Pace::from(500..=150_000).at_most(150)), ..Schedule::default() };
     let proxy = proxy_with(&server, Plan::new(7, plan));
     let client = client(patient()).await;
     let (got_server, got_client) = (Collected::by(&server), Collected::by(&client));
     let contact = client.contact(proxy.address().to_string()).await.unwrap();
     let (me, id) = (client.member().id, contact.id());
     eventually(LONG, || peer(&server, me).is_some()).await;
-    within(secs(30), async { tokio::join!(send_all(&client, id, 0..COUNT), send_all(&server, me, 0..COUNT)) }).await;
+    within(secs(30), async {
+        tokio::join!(send_all(&client, id, 0..COUNT), send_all(&server, me, 0..COUNT))
+    })
+    .await;
     got_server.are_exactly(COUNT, LONG).await;
     got_client.are_exactly(COUNT, LONG).await;
     assert!(proxy.counts().cuts >= 10, "{:?}", proxy.counts());
@@ -137,7 +140,8 @@ async fn the_handshake_cut_at_each_of_its_first_bytes_is_done_again() {
         let after_bytes = number * 7;
         eventually(LONG, || {
             let ending = if number % 3 == 0 { Ending::Rst } else { Ending::Fin };
-            proxy.inject(Fault::Cut { direction, after_bytes, ending }) > 0 || links(&client, contact.id()) > before
+            proxy.inject(Fault::Cut { direction, after_bytes, ending }) > 0
+                || links(&client, contact.id()) > before
         })
         .await;
         within(LONG, receipt_for(&client, contact.id(), number).await.handled()).await.unwrap();
@@ -185,7 +189,13 @@ async fn flipped_bits_reset_the_link_and_nothing_wrong_is_delivered() {
     let total = client.stats().total();
     assert_eq!((total.acked, total.indeterminate, total.not_sent), (COUNT + 20, 0, 0));
     let corrupt = |event: &PeerEvent| {
-        matches!(event, PeerEvent::Disconnected { reason: Disconnect::Corrupt | Disconnect::Misbehaved | Disconnect::Closed, .. })
+        matches!(
+            event,
+            PeerEvent::Disconnected {
+                reason: Disconnect::Corrupt | Disconnect::Misbehaved | Disconnect::Closed,
+                ..
+            }
+        )
     };
     assert!(seen.count(corrupt) > 0, "{:?}", seen.all());
 }
@@ -197,9 +207,10 @@ async fn the_last_message_lost_on_the_way_arrives_without_further_traffic() {
     let proxy = proxy_to(&server);
     let client = client(quick()).await;
     let contact = contact_at(&client, proxy.address()).await;
-    for (number, silence) in [Fault::OneWay { silent: Direction::Up, drain: true }, Fault::Silence { drain: true }]
-        .into_iter()
-        .enumerate()
+    for (number, silence) in
+        [Fault::OneWay { silent: Direction::Up, drain: true }, Fault::Silence { drain: true }]
+            .into_iter()
+            .enumerate()
     {
         let before = proxy.counts();
         proxy.inject(silence);
@@ -418,10 +429,8 @@ async fn sessions_end_where_they_began_when_both_dial_through_faulty_proxies() {
     let (to_two, to_one) = (proxy_with(&two, plan(1)), proxy_with(&one, plan(2)));
     let (got_one, got_two) = (Collected::by(&one), Collected::by(&two));
     let audit = Auditor::of(&one);
-    let (two_contact, one_contact) = tokio::join!(
-        one.contact(to_two.address().to_string()),
-        two.contact(to_one.address().to_string())
-    );
+    let (two_contact, one_contact) =
+        tokio::join!(one.contact(to_two.address().to_string()), two.contact(to_one.address().to_string()));
     let (two_contact, one_contact) = (two_contact.unwrap(), one_contact.unwrap());
     let slowly = |from: Messenger, to| async move {
         for number in (0..COUNT).step_by(10) {

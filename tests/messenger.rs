@@ -39,7 +39,8 @@ async fn port_0_takes_a_free_port_and_advertises_it() {
 
 #[tokio::test]
 async fn what_is_advertised_may_differ_from_what_is_bound() {
-    let builder = Messenger::builder().bind("127.0.0.1:0").advertise("example.org:7400").advertise("10.0.0.9:1");
+    let builder =
+        Messenger::builder().bind("127.0.0.1:0").advertise("example.org:7400").advertise("10.0.0.9:1");
     let messenger = builder.name("n").label("zone", "a").start().await.unwrap();
     let texts: Vec<_> = messenger.member().endpoints.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["example.org:7400", "10.0.0.9:1"]);
@@ -50,7 +51,8 @@ async fn what_is_advertised_may_differ_from_what_is_bound() {
 fn hold_ports(count: u16) -> (u16, Vec<TcpListener>) {
     loop {
         let first = fastrand::u16(15_000..30_000);
-        let held: Vec<_> = (0..count).map_while(|at| TcpListener::bind(("127.0.0.1", first + at)).ok()).collect();
+        let held: Vec<_> =
+            (0..count).map_while(|at| TcpListener::bind(("127.0.0.1", first + at)).ok()).collect();
         if held.len() == usize::from(count) {
             return (first, held);
         }
@@ -75,8 +77,11 @@ async fn a_port_in_use_is_an_error_that_names_it() {
     let holder = server(Timeouts::default()).await;
     let taken = address(&holder).to_string();
     let error = Messenger::builder().bind(taken.clone()).start().await.unwrap_err();
-    assert!(matches!(&error, StartError::Bind { address, source }
-        if *address == taken && source.kind() == std::io::ErrorKind::AddrInUse), "{error:?}");
+    assert!(
+        matches!(&error, StartError::Bind { address, source }
+        if *address == taken && source.kind() == std::io::ErrorKind::AddrInUse),
+        "{error:?}"
+    );
     assert!(error.to_string().contains(&taken), "{error}");
     // The port is free again when its holder is closed.
     holder.close().await;
@@ -85,7 +90,9 @@ async fn a_port_in_use_is_an_error_that_names_it() {
 
 #[tokio::test]
 async fn addresses_that_cannot_be_are_refused_at_the_start() {
-    for bad in ["127.0.0.1", "127.0.0.300:1", "127.0.0.1:70000", "::1:7400", "127.0.0.1:9-3", "127.0.0.1:0-9", ""] {
+    for bad in
+        ["127.0.0.1", "127.0.0.300:1", "127.0.0.1:70000", "::1:7400", "127.0.0.1:9-3", "127.0.0.1:0-9", ""]
+    {
         let error = Messenger::builder().bind(bad).start().await.unwrap_err();
         assert!(matches!(error, StartError::Config(_)), "{bad}: {error:?}");
     }
@@ -139,7 +146,9 @@ async fn any_address_takes_ipv4_too_and_is_never_advertised() {
     let port = address(&any).port();
     let client = client(Timeouts::default()).await;
     // A mapped address is the IPv4 address.
-    for (number, text) in [format!("127.0.0.1:{port}"), format!("[::ffff:127.0.0.1]:{port}")].iter().enumerate() {
+    for (number, text) in
+        [format!("127.0.0.1:{port}"), format!("[::ffff:127.0.0.1]:{port}")].iter().enumerate()
+    {
         let contact = client.contact(text).await.unwrap();
         assert_eq!(contact.endpoint().to_string(), format!("127.0.0.1:{port}"));
         receipt_for(&client, contact.id(), number as u64).await.acked().await.unwrap();
@@ -151,12 +160,7 @@ async fn any_address_takes_ipv4_too_and_is_never_advertised() {
 
 /// Room for a few messages only.
 fn narrow() -> Limits {
-    Limits {
-        reserve_bytes: 4 * 1024,
-        queue_bytes: 16 * 1024,
-        credit_bytes: 128 * 1024,
-        ..Limits::default()
-    }
+    Limits { reserve_bytes: 4 * 1024, queue_bytes: 16 * 1024, credit_bytes: 128 * 1024, ..Limits::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

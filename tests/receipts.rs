@@ -221,8 +221,10 @@ async fn leaving_and_closing_return_in_time_with_a_hung_peer_and_a_blocked_write
         within(LONG, first.handled()).await.unwrap();
         proxy.inject(Fault::Silence { drain });
         while client.send(&raw, [contact.id()]).unwrap().is_complete() {}
-        eventually(LONG, || peer(&client, contact.id()).unwrap().streams.iter().any(|stream| stream.unacked_bytes > 0))
-            .await;
+        eventually(LONG, || {
+            peer(&client, contact.id()).unwrap().streams.iter().any(|stream| stream.unacked_bytes > 0)
+        })
+        .await;
         let start = Instant::now();
         if leave {
             client.leave(secs(1)).await;

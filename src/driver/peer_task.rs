@@ -54,7 +54,17 @@ pub(super) struct PeerTask {
 impl PeerTask {
     pub(super) fn new(driver: Arc<Driver>, handle: Arc<PeerHandle>, inbound: Box<dyn Inbound>) -> Self {
         let sleep = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
-        Self { driver, handle, inbound, live: None, dial: None, reserving: Vec::new(), sleep, delivered: false, armed: None }
+        Self {
+            driver,
+            handle,
+            inbound,
+            live: None,
+            dial: None,
+            reserving: Vec::new(),
+            sleep,
+            delivered: false,
+            armed: None,
+        }
     }
 
     /// Runs until nothing holds the peer.
@@ -340,4 +350,3 @@ impl PeerTask {
         self
     }
 }
-

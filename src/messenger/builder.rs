@@ -132,7 +132,11 @@ fn member(settings: &Settings, local: Option<SocketAddr>) -> Member {
     let advertised = settings.advertise.iter().cloned();
     Member {
         id: MemberId::from_parts(clock::unix_millis(), clock::random()),
-        endpoints: if settings.advertise.is_empty() { bound.into_iter().collect() } else { advertised.collect() },
+        endpoints: if settings.advertise.is_empty() {
+            bound.into_iter().collect()
+        } else {
+            advertised.collect()
+        },
         name: settings.name.clone(),
         labels: settings.labels.clone(),
         joined: None,

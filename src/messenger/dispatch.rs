@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::bytes::Streams;
 use super::handlers::{HandlerCounts, Handlers, Run};
+use super::port::PeerPort;
 use crate::driver::{Driver, Inbound, PeerHandle};
 use crate::member::MemberId;
 use crate::session::{Cause, Content, Delivery, Handled};
@@ -74,12 +75,19 @@ pub(super) struct PeerInbound {
     pub(super) shared: Weak<Shared>,
     pub(super) handle: Arc<PeerHandle>,
     pub(super) streams: Arc<Streams>,
+    port: Arc<PeerPort>,
     lanes: Vec<Arc<Lane>>,
 }
 
 impl PeerInbound {
-    pub(super) fn new(shared: Weak<Shared>, handle: Arc<PeerHandle>, streams: Arc<Streams>) -> Self {
-        Self { shared, handle, streams, lanes: Vec::new() }
+    pub(super) fn new(
+        shared: Weak<Shared>,
+        handle: Arc<PeerHandle>,
+        port: Arc<PeerPort>,
+    ) -> (Self, Arc<Streams>) {
+        let streams = Streams::new(handle.id, Arc::<PeerPort>::clone(&port));
+        let inbound = Self { shared, handle, streams: Arc::clone(&streams), port, lanes: Vec::new() };
+        (inbound, streams)
     }
 
     fn lane(&mut self, stream: StreamId) -> Arc<Lane> {
@@ -116,6 +124,9 @@ impl Inbound for PeerInbound {
 
     fn session_over(&mut self, cause: Cause, next: Option<Epoch>) {
         self.streams.session_over(cause, next.map(|next| next.0));
+        if let Some(next) = next {
+            self.port.set_epoch(next);
+        }
     }
 
     fn turn_over(&mut self) {

@@ -176,17 +176,16 @@ impl<'a> Run<'a> {
     /// Runs one handler to its end. A panic costs this one message.
     async fn handle(&mut self, future: impl Future<Output = ()>) {
         let mut future = pin!(future);
-        let outcome = std::future::poll_fn(|cx| {
-            match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        let outcome =
+            std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
                 Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
                 Ok(Poll::Pending) => {
                     self.flush();
                     Poll::Pending
                 }
                 Err(panic) => Poll::Ready(Err(panic)),
-            }
-        })
-        .await;
+            })
+            .await;
         if let Err(panic) = outcome {
             self.note_panic(&*panic);
         }

@@ -365,10 +365,10 @@ struct Face {
 
 impl Application for Face {
     fn attach(&self, handle: &Arc<PeerHandle>) -> Box<dyn Inbound> {
-        let port = PeerPort::new(handle);
-        let streams = Streams::new(handle.id, Arc::new(port));
-        let _first = handle.extension.set(Arc::<Streams>::clone(&streams));
-        Box::new(PeerInbound::new(Weak::clone(&self.shared), Arc::clone(handle), streams))
+        let port = Arc::new(PeerPort::new(handle));
+        let (inbound, streams) = PeerInbound::new(Weak::clone(&self.shared), Arc::clone(handle), port);
+        let _first = handle.extension.set(streams);
+        Box::new(inbound)
     }
 
     fn event(&self, event: PeerEvent) {

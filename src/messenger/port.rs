@@ -1,6 +1,7 @@
 //! How byte streams reach their peer's queue.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
@@ -9,8 +10,8 @@ use bytes::Bytes;
 use super::bytes::{Port, PushError};
 use crate::driver::PeerHandle;
 use crate::member::MemberId;
-use crate::session::{Body, Outgoing, Refused, SharedIntake};
-use crate::wire::{Class, Protocol, StreamId};
+use crate::session::{Body, Cause, Outgoing, Refused, SharedIntake};
+use crate::wire::{Class, Epoch, Protocol, StreamId};
 
 /// The type under which byte streams travel; its protocol has no other.
 const HASH: u32 = 0;
@@ -21,11 +22,24 @@ pub(super) struct PeerPort {
     peer: MemberId,
     intake: SharedIntake,
     handle: Weak<PeerHandle>,
+    /// The session whose byte streams these are, as far as they have been told.
+    epoch: AtomicU64,
 }
 
 impl PeerPort {
     pub(super) fn new(handle: &Arc<PeerHandle>) -> Self {
-        Self { peer: handle.id, intake: Arc::clone(&handle.intake), handle: Arc::downgrade(handle) }
+        let epoch = handle.intake.lock().epoch();
+        Self {
+            peer: handle.id,
+            intake: Arc::clone(&handle.intake),
+            handle: Arc::downgrade(handle),
+            epoch: AtomicU64::new(epoch.0),
+        }
+    }
+
+    /// The byte streams were told that their session is over; what they send now is the next one's.
+    pub(super) fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0, Ordering::SeqCst);
     }
 }
 
@@ -40,6 +54,10 @@ impl Port for PeerPort {
         };
         let pushed = {
             let mut intake = self.intake.lock();
+            if intake.epoch().0 != self.epoch.load(Ordering::SeqCst) {
+                // The session has ended, and the streams do not know yet: nothing of theirs goes into the next.
+                return Err(PushError::Closed(Cause::SessionLost));
+            }
             match (intake.push(out, None), waker) {
                 (Err(Refused::Full(no_room)), Some(waker)) => {
                     intake.wake_at_room(waker, no_room);

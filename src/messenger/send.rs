@@ -139,13 +139,7 @@ impl ClassSender<'_> {
     }
 
     /// Tries those that were full; each is waited for separately.
-    fn poll_full(
-        &self,
-        cx: &mut Context<'_>,
-        kind: Kind,
-        body: &Bytes,
-        report: &mut SendReport,
-    ) -> Poll<()> {
+    fn poll_full(&self, cx: &mut Context<'_>, kind: Kind, body: &Bytes, report: &mut SendReport) -> Poll<()> {
         let sending = self.sending(kind, Body::Shared(body));
         let mut still_full = Vec::new();
         for recipient in report.full.drain(..) {

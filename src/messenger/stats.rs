@@ -121,8 +121,8 @@ impl PeerStats {
         let (queued, pending) = session.queued_and_pending();
         let (links, rtt) = peer.links();
         let age = |written: Instant| now.saturating_duration_since(written);
-        let streams = session.streams().map(|(stream, unacked_bytes, oldest, credit_bytes, is_blocked)| {
-            StreamStats {
+        let streams =
+            session.streams().map(|(stream, unacked_bytes, oldest, credit_bytes, is_blocked)| StreamStats {
                 protocol: stream.protocol().0,
                 class: stream.class(),
                 open: stream.is_open(),
@@ -130,8 +130,7 @@ impl PeerStats {
                 oldest_unacked: oldest.map(age),
                 credit_bytes,
                 is_blocked,
-            }
-        });
+            });
         Self {
             peer: peer.id(),
             is_connected: peer.live_link().is_some(),

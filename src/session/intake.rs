@@ -16,8 +16,8 @@ use super::receipt::{Cause, Lost, Ticket};
 use crate::limits::{
     BATCH_BYTES, CHUNK_BYTES, OWN_FRAME_BYTES, POOL_BUFFERS, RECORD_OVERHEAD_BYTES, REPLY_RESERVE_BYTES,
 };
-use crate::wire::StreamId;
 use crate::wire::record::{self, HEADER_BYTES, RecordHeader, TOTAL_EXTENSION_BYTES};
+use crate::wire::{Epoch, StreamId};
 
 /// Buffers of [`BATCH_BYTES`] that are used again, shared by all destinations of a process.
 #[derive(Debug, Default)]
@@ -84,6 +84,8 @@ struct Lane {
 pub(crate) struct Intake {
     closed: Option<Cause>,
     link_up: bool,
+    /// The session that takes from here; what belongs to one session alone asks for it.
+    epoch: Epoch,
     account: Account,
     buffers: Arc<Buffers>,
     lanes: Vec<Lane>,
@@ -104,6 +106,7 @@ impl Intake {
         Self {
             closed: None,
             link_up: false,
+            epoch: Epoch::UNKNOWN,
             account,
             buffers,
             lanes: Vec::new(),
@@ -262,6 +265,15 @@ impl Intake {
     pub(crate) fn set_link_up(&mut self, up: bool) {
         self.link_up = up;
         self.wake();
+    }
+
+    /// Another session takes from here.
+    pub(super) fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// Takes nothing from now on; the first cause stays.

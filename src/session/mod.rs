@@ -5,6 +5,7 @@
 
 mod batch;
 mod budget;
+mod ending;
 mod error;
 mod inbox;
 mod intake;
@@ -14,13 +15,14 @@ mod receipt;
 mod tests;
 mod transmit;
 mod types;
+mod writing;
 
 pub(crate) use budget::{Account, Budget, BudgetLimits, NoRoom};
 pub(crate) use error::ProtocolError;
 pub(crate) use inbox::{Content, Delivery, InboxLimits, Reservation};
 pub(crate) use intake::{Body, Buffers, Intake, Outgoing, Refused, SharedIntake};
-pub use receipt::{Cause, Lost, Receipt};
 pub(crate) use receipt::Ticket;
+pub use receipt::{Cause, Lost, Receipt};
 pub(crate) use transmit::Transmit;
 pub(crate) use types::PeerTypes;
 
@@ -28,11 +30,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use inbox::Inbox;
-use outbox::{Freed, Outbox, Wrote};
+use outbox::{Freed, Outbox};
 
-use crate::limits::{STARVATION_BYTES, STREAMS_MAX};
-use crate::wire::frame::{Batch as WireBatch, encode_control};
-use crate::wire::{Epoch, Frame, Protocol, Seq, StreamAck, StreamId, StreamResume};
+use crate::limits::STREAMS_MAX;
+use crate::wire::frame::Batch as WireBatch;
+use crate::wire::{Epoch, Seq, StreamAck, StreamId, StreamResume};
 
 /// What a session must know.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +123,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(config: SessionConfig, epoch: Epoch, intake: SharedIntake) -> Self {
+        intake.lock().set_epoch(epoch);
         Self {
             config,
             epoch,
@@ -306,121 +309,6 @@ impl Session {
         }
     }
 
-    /// Adds what is to be written now: acknowledgements first, then batches by class. Call while there is room and
-    /// the link is up.
-    pub(crate) fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) {
-        if !self.link_up {
-            return;
-        }
-        let ack_at = out.parts.len();
-        while out.has_room() && self.write_batch(now, out) {}
-        self.handle_timeout(now);
-        let due = self.ack_overdue
-            || !out.is_empty()
-            || self.inboxes.iter().any(Inbox::is_ack_due);
-        if due {
-            // Ack first: a full window must not starve acks.
-            self.write_acks(out, ack_at);
-        }
-    }
-
-    /// Whether a producer was refused while all that is here is written and unacknowledged: an acknowledgement that
-    /// the peer holds back is what the producer waits for. Says so once until something is acknowledged.
-    pub(crate) fn take_starved(&mut self) -> bool {
-        let in_flight = self.link_up
-            && self.outboxes.iter().any(|outbox| outbox.unacked_bytes() > 0)
-            && !self.outboxes.iter().any(|outbox| outbox.is_ready() || outbox.is_blocked());
-        let starved = in_flight && !self.asked && self.intake.lock().has_refused();
-        self.asked |= starved;
-        starved
-    }
-
-    /// Acknowledges now whatever is not acknowledged yet: nothing more will be read after what is written next.
-    pub(crate) fn flush_acks(&mut self, out: &mut Transmit) {
-        self.write_acks(out, out.parts.len());
-    }
-
-    fn write_acks(&mut self, out: &mut Transmit, at: usize) {
-        self.ack_deadline = None;
-        self.ack_overdue = false;
-        let wanted = self.inboxes.iter_mut().filter(|inbox| inbox.is_ack_wanted());
-        let acks: Vec<_> = wanted.map(Inbox::say_ack).collect();
-        if !acks.is_empty() {
-            out.insert(at, encode_control(&Frame::Ack(acks)));
-        }
-    }
-
-    fn write_batch(&mut self, now: Instant, out: &mut Transmit) -> bool {
-        let Some(types) = &self.types else { return false };
-        Self::fetch(&self.intake, &mut self.outboxes, self.peer_credit);
-        let admitted = self.admitted;
-        let mut refused = Freed::default();
-        for outbox in &mut self.outboxes {
-            let stream = outbox.stream;
-            let freed = outbox.refuse_types(|hash, version| types.judge(stream, hash, version, admitted));
-            refused.messages += freed.messages;
-            refused.charge += freed.charge;
-        }
-        if refused.charge > 0 {
-            self.ended(refused, |accounts| &mut accounts.not_sent);
-            return true;
-        }
-        let Some(at) = self.choose() else { return false };
-        let Some(outbox) = self.outboxes.get_mut(at) else { return false };
-        self.turn += 1;
-        outbox.served = self.turn;
-        match outbox.poll_transmit(now, out) {
-            Some(Wrote::New { bytes }) => self.accounts.bytes_written += bytes as u64,
-            Some(Wrote::Again { bytes, records }) => {
-                self.accounts.bytes_written += bytes as u64;
-                self.accounts.resent += u64::from(records);
-            }
-            None => return false,
-        }
-        true
-    }
-
-    /// One batch of each stream that has none waiting here; the rest may still grow in the intake.
-    fn fetch(intake: &SharedIntake, outboxes: &mut Vec<Outbox>, credit: u64) {
-        let mut intake = intake.lock();
-        if intake.is_empty() {
-            return;
-        }
-        for stream in intake.streams() {
-            if outboxes.iter().all(|outbox| outbox.stream != stream) && outboxes.len() < STREAMS_MAX {
-                outboxes.push(Outbox::new(stream, credit));
-            }
-        }
-        let mut fetched: smallvec::SmallVec<[_; 4]> = smallvec::SmallVec::new();
-        let wants = |stream| outboxes.iter().any(|outbox| outbox.stream == stream && outbox.wants());
-        intake.take(wants, |stream, batch| fetched.push((stream, batch)));
-        drop(intake);
-        for (stream, batch) in fetched {
-            if let Some(outbox) = outboxes.iter_mut().find(|outbox| outbox.stream == stream) {
-                outbox.enqueue(batch);
-            }
-        }
-    }
-
-    /// The stream to be served: the highest class, in turns; a lower one when it was overtaken for long enough.
-    fn choose(&mut self) -> Option<usize> {
-        let ready = || self.outboxes.iter().enumerate().filter(|(_, outbox)| outbox.is_ready());
-        let key = |outbox: &Outbox| (outbox.stream.class(), outbox.served);
-        let (best, first) = ready().min_by_key(|(_, outbox)| key(outbox))?;
-        let overtaken = ready().filter(|(_, outbox)| outbox.stream.class() > first.stream.class());
-        // Whoever waits longest, else the lowest class would take every turn from the middle one.
-        let Some((last, _)) = overtaken.min_by_key(|(_, outbox)| outbox.served) else {
-            self.overtaken = 0;
-            return Some(best);
-        };
-        if self.overtaken >= STARVATION_BYTES {
-            self.overtaken = 0;
-            return Some(last);
-        }
-        self.overtaken += crate::limits::BATCH_BYTES;
-        Some(best)
-    }
-
     pub(crate) fn poll_event(&mut self) -> Option<SessionEvent> {
         self.events.pop_front()
     }
@@ -472,53 +360,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    /// The session ended and another begins, in `epoch`: what was written is indeterminate; what was not starts at 1
-    /// again, but for byte streams, whose tail is never sent without its head.
-    pub(crate) fn restart(&mut self, cause: Cause, epoch: Epoch) {
-        debug_assert!(epoch > self.epoch, "epochs of a pair strictly increase");
-        self.handle_link_down();
-        self.drop_written(cause);
-        let bytes = |stream: StreamId| stream.protocol() == Protocol::BYTES;
-        self.drop_unwritten(Lost::NotSent(cause), bytes);
-        self.inboxes.clear();
-        self.epoch = epoch;
-        self.peer_epoch = None;
-        self.peer_credit = 0;
-        self.types = None;
-    }
-
-    /// The session ended and none follows: nothing is taken any more.
-    pub(crate) fn end(&mut self, cause: Cause) {
-        self.intake.lock().close(cause);
-        self.handle_link_down();
-        self.drop_written(cause);
-        self.drop_unwritten(Lost::NotSent(cause), |_| true);
-        debug_assert!(self.is_drained());
-    }
-
-    fn drop_written(&mut self, cause: Cause) {
-        for at in 0..self.outboxes.len() {
-            let Some(outbox) = self.outboxes.get_mut(at) else { continue };
-            let stream = outbox.stream;
-            let (freed, tail_in_intake) = outbox.restart(cause, 0);
-            self.ended(freed, |accounts| &mut accounts.indeterminate);
-            if tail_in_intake {
-                let lost = Lost::Indeterminate(cause);
-                self.accounts.indeterminate += self.intake.lock().purge_tail(stream, lost);
-            }
-        }
-    }
-
-    fn drop_unwritten(&mut self, lost: Lost, which: impl Fn(StreamId) -> bool) {
-        for at in 0..self.outboxes.len() {
-            if let Some(outbox) = self.outboxes.get_mut(at).filter(|outbox| which(outbox.stream)) {
-                let freed = outbox.purge(lost);
-                self.ended(freed, |accounts| &mut accounts.not_sent);
-            }
-        }
-        self.accounts.not_sent += self.intake.lock().purge(lost, which);
     }
 
     pub(crate) const fn accounts(&self) -> &Accounts {

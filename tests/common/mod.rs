@@ -9,7 +9,9 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use karere::{Contact, Kind, Limits, MemberId, Message, Messenger, PeerEvent, PeerStats, Receipt, SendError, Timeouts};
+use karere::{
+    Contact, Kind, Limits, MemberId, Message, Messenger, PeerEvent, PeerStats, Receipt, SendError, Timeouts,
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;

@@ -3,6 +3,7 @@
 use super::super::*;
 use super::net::{Conn, Packet, Stage};
 use super::pair::{A, B, Pair, STEPS_MAX};
+use super::prelude::*;
 use crate::wire::{DecodeError, first};
 
 impl Pair {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::net::Told;
 use super::pair::{A, B, Pair};
+use super::prelude::*;
 use super::side::{CREDIT, NORMAL, fallback};
 use super::solo::Solo;
 use crate::limits::{REDIAL_MAX, REDIAL_MIN};

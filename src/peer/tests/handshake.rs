@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::handshake::Introduction;
 use super::super::*;
+use super::prelude::*;
 use super::side::{CREDIT, NORMAL, surroundings};
 use super::solo::Solo;
 use crate::limits::HELLO;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::net::{Door, Fate, Told};
 use super::pair::{A, B, Pair};
+use super::prelude::*;
 use crate::limits::{LIVENESS, RESUME_LEASE};
 use crate::session::Lost;
 

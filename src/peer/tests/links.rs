@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::net::{Door, Fate, Told};
 use super::pair::{A, B, Pair};
+use super::prelude::*;
 use super::side::CREDIT;
 use crate::limits::{HELLO, LIVENESS, REDIAL_MIN};
 use crate::wire::first::Code;

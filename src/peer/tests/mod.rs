@@ -13,3 +13,11 @@ mod random;
 mod sessions;
 mod side;
 mod solo;
+
+/// What the tests need beyond the room's own imports.
+mod prelude {
+    pub(super) use crate::link::LinkEnd;
+    pub(super) use crate::session::{Handled, Reservation};
+    pub(super) use crate::wire::first::Code;
+    pub(super) use crate::wire::{FirstBytes, Frame, Hello, Reject};
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::net::{Door, Told};
 use super::pair::{A, B, Pair};
+use super::prelude::*;
 use super::side::ROUND_TRIP;
 use crate::limits::{LIVENESS, RESUME_LEASE};
 use crate::session::Lost;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::*;
+use super::prelude::*;
 use crate::limits::{self, KIB, MIB};
 use crate::session::{
     Account, Body, Budget, BudgetLimits, Buffers, Content, InboxLimits, Intake, Lost, Outgoing, Receipt,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::*;
+use super::prelude::*;
 use super::side::{CREDIT, fallback, intake, push, surroundings};
 use crate::session::Receipt;
 use crate::wire::{StreamResume, first};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::pair::{A, B, NORMAL, Pair};
 use crate::limits::{ACK_DELAY, ACK_SHARE, CREDIT_BYTES, KIB};
+use crate::wire::Frame;
 
 const MILLI: Duration = Duration::from_millis(1);
 

@@ -2,8 +2,11 @@
 
 use super::super::*;
 use super::pair::{A, Pair, stream};
+use crate::limits::STARVATION_BYTES;
 use crate::limits::{BATCH_BYTES, KIB};
 use crate::wire::Class;
+use crate::wire::Frame;
+use crate::wire::Protocol;
 
 const BODY: usize = 32 * KIB;
 

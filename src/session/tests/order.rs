@@ -3,6 +3,8 @@
 use super::super::*;
 use super::pair::{A, B, MESSAGE_MAX, NORMAL, Pair};
 use crate::limits::{CHUNK_BYTES, KIB, OWN_FRAME_BYTES};
+use crate::wire::Frame;
+use crate::wire::frame::encode_control;
 
 #[test]
 fn small_big_small_arrive_in_this_order() {

@@ -6,6 +6,9 @@ use super::super::*;
 use super::side::{Side, take_frames};
 use crate::limits::{ACK_DELAY, CREDIT_BYTES, KIB, MIB};
 use crate::wire::Class;
+use crate::wire::Frame;
+use crate::wire::Protocol;
+use crate::wire::frame::encode_control;
 
 pub(super) const A: usize = 0;
 pub(super) const B: usize = 1;

@@ -9,6 +9,7 @@ use super::pair::{A, B, Pair, ROOMY};
 use super::side::CUSTOM;
 use crate::limits::{CREDIT_BYTES, CREDIT_BYTES_MIN, KIB};
 use crate::wire::Class;
+use crate::wire::Protocol;
 
 #[derive(Clone, Debug)]
 enum Op {

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use super::super::*;
 use super::pair::{A, B, MESSAGE_MAX, NORMAL, Pair};
 use crate::limits::{CREDIT_BYTES, CREDIT_BYTES_MIN, KIB};
+use crate::wire::Frame;
+use crate::wire::Protocol;
 use crate::wire::record::{EXTENDED, FIRST, LAST, RecordHeader, WHOLE, total_extension};
 
 /// A record with its flags; a first chunk states its total.

@@ -4,6 +4,8 @@ use super::super::*;
 use super::pair::{A, B, NORMAL, Pair, stream};
 use crate::limits::{CREDIT_BYTES_MIN, KIB};
 use crate::wire::Class;
+use crate::wire::Frame;
+use crate::wire::Protocol;
 
 const IN_DOUBT: Option<Result<(), Lost>> = Some(Err(Lost::Indeterminate(Cause::SessionLost)));
 const ACKED: Option<Result<(), Lost>> = Some(Ok(()));

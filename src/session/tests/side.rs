@@ -9,6 +9,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::super::*;
+use crate::wire::Frame;
+use crate::wire::Protocol;
 use crate::wire::frame::{FrameHeader, HEADER_BYTES};
 use crate::wire::{TypeEntry, record};
 

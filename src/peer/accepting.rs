@@ -1,0 +1,96 @@
+//! Accepting: which hello becomes the link, and what closes before it does. Rules 4, 9 and 10 of docs/PROTOCOL.md.
+
+use std::time::Instant;
+
+use super::handshake::{Introduction, Rank, Same};
+use super::{Dialling, Live, Peer, PeerEvent, PeerOutput, State};
+use crate::link::{Link, LinkEnd, LinkId};
+use crate::session::ProtocolError;
+use crate::wire::first::Code;
+use crate::wire::frame::encode_control;
+use crate::wire::{Frame, Hello, Reject};
+
+impl Peer {
+    /// A hello that means this process. `Ok`: the link is adopted, write the answer; `Err`: write the refusal.
+    pub(crate) fn handle_hello(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        hello: &Hello,
+    ) -> Result<Hello, Box<Reject>> {
+        let refuse = |me: &Introduction, code, text: &str| Err(Box::new(me.reject(code, text)));
+        if self.state == State::Ended {
+            return refuse(&self.with.me, Code::SessionUnknown, "the session has ended here");
+        }
+        match self.same(hello) {
+            Same::Unknown => return refuse(&self.with.me, Code::SessionUnknown, "no such session"),
+            Same::Stale => return refuse(&self.with.me, Code::Stale, "the session has ended there"),
+            Same::PeerForgot => {
+                self.restart();
+            }
+            Same::Bind | Same::Resume => {}
+        }
+        let rank = Rank::of(hello);
+        let outranked = match (&self.live, &self.dialling) {
+            (Some(live), _) => live.rank >= rank,
+            (None, Dialling::Pending(dial)) => dial.greeted && dial.rank > rank,
+            (None, Dialling::Idle | Dialling::Waiting(_)) => false,
+        };
+        if outranked {
+            if let Some(live) = &mut self.live {
+                // If that link is dead, this finds out sooner.
+                live.link.ping_now();
+            }
+            return refuse(&self.with.me, Code::Duplicate, "another link has precedence");
+        }
+        match self.adopt(now, link, rank, hello) {
+            Ok(()) => {
+                self.reasons.set_peer_dialled();
+                Ok(self.hello(rank))
+            }
+            Err(error) => {
+                self.note_error(now, &error);
+                refuse(&self.with.me, Code::Malformed, &error.to_string())
+            }
+        }
+    }
+
+    pub(super) fn same(&self, hello: &Hello) -> Same {
+        Same::judge(self.session.epoch(), self.session.peer_epoch(), hello.epoch, hello.your_epoch)
+    }
+
+    /// Rule 10: every other link and dial of this peer closes first, so that what the hello then says is exact.
+    pub(super) fn adopt(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        rank: Rank,
+        hello: &Hello,
+    ) -> Result<(), ProtocolError> {
+        self.close_live(now, LinkEnd::Superseded, Some(Code::Superseded));
+        if let Dialling::Pending(dial) = std::mem::replace(&mut self.dialling, Dialling::Idle) {
+            self.outputs.push_back(PeerOutput::Close { link: dial.link, farewell: None });
+        }
+        if let Err(error) = self.session.handle_link_up(&hello.streams, hello.credit) {
+            self.session.handle_link_down();
+            return Err(error);
+        }
+        self.session.bind(hello.epoch);
+        self.reasons.end_lease();
+        if rank.generation > self.established {
+            self.established = rank.generation;
+            self.attempts = 0;
+        }
+        self.links += 1;
+        self.note_progress();
+        let link = Link::new(link, self.with.config.link, now);
+        self.live = Some(Live { link, rank, types_heard: false });
+        self.control.clear();
+        self.control.push_back(encode_control(&Frame::Types(self.types.to_vec())));
+        if let State::Leaving { said } = &mut self.state {
+            *said = false;
+        }
+        self.event(PeerEvent::Connected { peer: self.id });
+        Ok(())
+    }
+}

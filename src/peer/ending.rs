@@ -1,0 +1,82 @@
+//! The end of a session: in order with a goodbye, at once, or to begin anew. Rules 5-7, 14, 16 and 20 of docs/PROTOCOL.md.
+
+use bytes::Bytes;
+
+use super::{Dialling, Peer, PeerEvent, PeerOutput, State};
+use crate::session::{Cause, Transmit};
+use crate::wire::Frame;
+use crate::wire::first::Code;
+use crate::wire::frame::encode_control;
+
+impl Peer {
+    /// Refuses new messages, drains, says goodbye; `is_over` when it was confirmed.
+    pub(crate) fn leave(&mut self) {
+        if self.state == State::Open {
+            self.session.intake().lock().close(Cause::Closed);
+            self.state = State::Leaving { said: false };
+            self.advance_leave();
+        }
+    }
+
+    pub(super) fn advance_leave(&mut self) {
+        let State::Leaving { said: false } = self.state else { return };
+        if !self.session.is_drained() {
+            return;
+        }
+        let never_met = self.session.peer_epoch().is_none();
+        let nobody_dials = self.live.is_none() && self.reasons.is_passive();
+        if never_met || nobody_dials {
+            self.finish(Cause::Closed, None);
+        }
+    }
+
+    /// Ends the session now: what was written is indeterminate, the rest not sent, nothing is dialled again.
+    pub(crate) fn end(&mut self, cause: Cause) {
+        let text = cause.to_string();
+        let close = Frame::Close { code: Code::Closing, text };
+        self.finish(cause, Some(encode_control(&close)));
+    }
+
+    pub(super) fn finish(&mut self, cause: Cause, farewell: Option<Bytes>) {
+        if self.state == State::Ended {
+            return;
+        }
+        self.state = State::Ended;
+        self.close_all(farewell);
+        self.session.end(cause);
+        self.with.counters.raise_epoch();
+        self.outputs.push_back(PeerOutput::SessionOver { cause });
+        self.event(PeerEvent::Left { peer: self.id });
+    }
+
+    /// The session ended on one side, its reason did not: another begins. What was not written goes on in it.
+    pub(super) fn restart(&mut self) {
+        self.close_all(None);
+        self.with.counters.raise_epoch();
+        self.session.restart(Cause::SessionLost, self.with.counters.epoch());
+        self.outputs.push_back(PeerOutput::SessionOver { cause: Cause::SessionLost });
+        self.event(PeerEvent::SessionLost { peer: self.id });
+    }
+
+    /// Rule 7: ending a session closes all its links and dials.
+    pub(super) fn close_all(&mut self, farewell: Option<Bytes>) {
+        if let Some(live) = self.live.take() {
+            self.outputs.push_back(PeerOutput::Close { link: live.link.id(), farewell });
+            self.session.handle_link_down();
+        }
+        if let Dialling::Pending(dial) = std::mem::replace(&mut self.dialling, Dialling::Idle) {
+            self.outputs.push_back(PeerOutput::Close { link: dial.link, farewell: None });
+        }
+        self.control.clear();
+    }
+
+    /// Last of all, because the peer reads nothing after it: also acknowledgements that are not due yet go before.
+    pub(super) fn say_goodbye(&mut self, out: &mut Transmit) {
+        if self.state == (State::Leaving { said: false }) && self.session.is_drained() {
+            self.session.flush_acks(out);
+            let last = self.session.last_sent();
+            out.push(encode_control(&Frame::Goodbye { last, confirmed: false }));
+            self.state = State::Leaving { said: true };
+        }
+    }
+}
