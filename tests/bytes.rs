@@ -109,7 +109,7 @@ async fn an_abort_is_told_with_its_reason_and_the_session_goes_on() {
     drop(within(LONG, server.accept_stream()).await.unwrap());
     let error = within(LONG, ours.read_u8()).await.unwrap_err();
     assert_eq!(*stream_error(&error), StreamError::Aborted { reason: "dropped".to_owned() });
-    receipt_for(&client, contact.id(), 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, contact.id(), 0).await.handled()).await.unwrap();
     got.are_exactly(1, LONG).await;
     assert_eq!(client.stats().total().links, 1);
 }

@@ -19,7 +19,7 @@ async fn the_address_given_is_dialled_not_the_one_advertised() {
     let client = client(patient()).await;
     let contact = contact_at(&client, proxy.address()).await;
     for number in 0..5 {
-        receipt_for(&client, contact.id(), number).await.handled().await.unwrap();
+        within(LONG, receipt_for(&client, contact.id(), number).await.handled()).await.unwrap();
         let before = links(&client, contact.id());
         proxy.inject(Fault::Reset);
         eventually(LONG, || links(&client, contact.id()) > before).await;
@@ -94,7 +94,7 @@ async fn after_the_first_meeting_a_contact_never_gives_up() {
     let contact = contact_at(&client, proxy.address()).await;
     proxy.inject(Fault::Refuse { ms: 2500 });
     proxy.inject(Fault::Reset);
-    receipt_for(&client, contact.id(), 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, contact.id(), 0).await.handled()).await.unwrap();
     got.are_exactly(1, LONG).await;
     assert!(proxy.counts().refused > 3, "{:?}", proxy.counts());
 }
@@ -135,7 +135,7 @@ async fn a_new_process_at_the_address_replaces_the_old_and_gets_nothing_of_it() 
     eventually(LONG, || seen.has(&PeerEvent::Replaced { old, new })).await;
     // The new one gets what is sent to it, and nothing else.
     assert_eq!(client.send(&Number(9), [old]).unwrap().absent, [old]);
-    receipt_for(&client, new, 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, new, 0).await.handled()).await.unwrap();
     got.are_exactly(1, LONG).await;
     assert_eq!(client.stats().total().pending, 0);
     audit.check();
@@ -150,7 +150,7 @@ async fn a_process_restarted_on_the_same_port_is_another_member() {
     for round in 0..5 {
         let before = contact.id();
         assert_eq!(before, server.member().id, "round {round}");
-        receipt_for(&client, before, 0).await.acked().await.unwrap_err();
+        within(LONG, receipt_for(&client, before, 0).await.acked()).await.unwrap_err();
         // A crash leaves no goodbye, a close a word; both end at the next process.
         server.close().await;
         server = Messenger::builder().bind(address.to_string()).timeouts(patient()).start().await.unwrap();
@@ -169,7 +169,7 @@ async fn after_a_goodbye_the_contact_finds_whoever_comes_next() {
     let server = Messenger::builder().bind(address.to_string()).timeouts(patient()).start().await.unwrap();
     let got = Collected::by(&server);
     eventually(LONG, || contact.id() == server.member().id).await;
-    receipt_for(&client, contact.id(), 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, contact.id(), 0).await.handled()).await.unwrap();
     got.are_exactly(1, LONG).await;
 }
 
@@ -184,12 +184,12 @@ async fn the_accepting_side_keeps_the_session_over_a_link_loss_and_may_send() {
     let me = client.member().id;
     let contact = contact_at(&client, proxy.address()).await;
     let got_server = Collected::by(&server);
-    receipt_for(&client, contact.id(), 0).await.acked().await.unwrap_err();
+    within(LONG, receipt_for(&client, contact.id(), 0).await.acked()).await.unwrap_err();
     for number in 0..20 {
         proxy.inject(Fault::Refuse { ms: 30 });
         proxy.inject(Fault::Reset);
         // The server has only the lease; it sends while there is no link.
-        receipt_for(&server, me, number).await.handled().await.unwrap();
+        within(LONG, receipt_for(&server, me, number).await.handled()).await.unwrap();
     }
     got.are_exactly(20, LONG).await;
     assert_eq!((server.stats().total().acked, got_server.len()), (20, 0));
@@ -249,7 +249,7 @@ async fn after_the_lease_the_session_is_over() {
     let got = Collected::by(&server);
     eventually(LONG, || client_seen.has(&PeerEvent::SessionLost { peer: id })).await;
     eventually(LONG, || is_connected(&client, id)).await;
-    receipt_for(&client, id, 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, id, 0).await.handled()).await.unwrap();
     got.are_exactly(1, LONG).await;
 }
 
@@ -304,9 +304,9 @@ async fn two_contacts_to_one_member_hold_one_session_until_both_are_dropped() {
     let id = direct.id();
     assert_eq!(around.id(), id);
     assert_eq!(client.stats().peers.len(), 1);
-    receipt_for(&client, id, 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, id, 0).await.handled()).await.unwrap();
     drop(direct);
-    receipt_for(&client, id, 1).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, id, 1).await.handled()).await.unwrap();
     drop(around);
     eventually(LONG, || peer(&client, id).is_none()).await;
     got.are_exactly(2, LONG).await;

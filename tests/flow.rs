@@ -97,7 +97,7 @@ async fn a_slow_handler_withholds_its_streams_credit_and_nothing_else() {
     let start = Instant::now();
     let mut number = 0;
     while start.elapsed() < times.liveness * 2 {
-        receipt_for(&server, me, number).await.handled().await.unwrap();
+        within(LONG, receipt_for(&server, me, number).await.handled()).await.unwrap();
         number += 1;
         tokio::time::sleep(ms(20)).await;
     }
@@ -107,7 +107,7 @@ async fn a_slow_handler_withholds_its_streams_credit_and_nothing_else() {
 
     gate.send_replace(true);
     eventually(LONG, || handled.load(Relaxed) == queued).await;
-    receipt_for(&client, id, 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, id, 0).await.handled()).await.unwrap();
     assert_eq!(client.stats().total().acked, queued + 1);
 }
 
@@ -165,7 +165,7 @@ async fn urgent_messages_overtake_what_is_queued() {
     }
     assert_eq!(*words.lock(), 5);
     gate.send_replace(true);
-    receipt_for(&client, contact.id(), 1).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, contact.id(), 1).await.handled()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,7 +190,7 @@ async fn a_handler_that_never_returns_effects_no_other_sender_and_no_close() {
     let mut waits = Vec::new();
     for number in 0..100 {
         waits.push(receipt_for(&stuck, stuck_contact.id(), number).await);
-        receipt_for(&good, good_contact.id(), number).await.handled().await.unwrap();
+        within(LONG, receipt_for(&good, good_contact.id(), number).await.handled()).await.unwrap();
     }
     assert_eq!(count.load(Relaxed), 100);
     for receipt in &waits {

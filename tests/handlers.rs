@@ -24,7 +24,7 @@ async fn a_second_handler_for_a_type_is_refused_and_the_first_stays() {
     messenger.add_raw_handler(Kind::new("costarring", 1), |_, _| async {}).unwrap();
     let collision = HandlerError::Collision { name: "liquid", other: "costarring" };
     assert_eq!(messenger.add_raw_handler(Kind::new("liquid", 1), |_, _| async {}), Err(collision));
-    receipt_for(&messenger, messenger.member().id, 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&messenger, messenger.member().id, 0).await.handled()).await.unwrap();
     got.are_exactly(1, LONG).await;
 }
 

@@ -33,8 +33,8 @@ async fn simultaneous_dials_end_with_one_link_on_both_sides_and_nothing_lost_or_
         eventually(LONG, || is_connected(&one, to_two.id()) && is_connected(&two, to_one.id())).await;
         // The same link on both sides: what goes through it is acknowledged, and it stays the same.
         let links = (links(&one, to_two.id()), links(&two, to_one.id()));
-        receipt_for(&one, to_two.id(), COUNT).await.handled().await.unwrap();
-        receipt_for(&two, to_one.id(), COUNT).await.handled().await.unwrap();
+        within(LONG, receipt_for(&one, to_two.id(), COUNT).await.handled()).await.unwrap();
+        within(LONG, receipt_for(&two, to_one.id(), COUNT).await.handled()).await.unwrap();
         assert_eq!(
             links,
             (common::links(&one, to_two.id()), common::links(&two, to_one.id())),
@@ -60,7 +60,7 @@ async fn fifty_concurrent_first_sends_arrive() {
         let (client, address, contacts) = (client.clone(), address.clone(), Arc::clone(&contacts));
         sends.spawn(async move {
             let contact = client.contact(address).await.unwrap();
-            receipt_for(&client, contact.id(), number).await.handled().await.unwrap();
+            within(LONG, receipt_for(&client, contact.id(), number).await.handled()).await.unwrap();
             contacts.lock().push(contact);
         });
     }
@@ -237,7 +237,7 @@ async fn an_idle_sender_notices_that_the_receiver_closed_its_sockets() {
         proxy.inject(Fault::Cut { direction: Direction::Down, after_bytes: 0, ending });
         // Nothing is sent: the link comes back all the same.
         eventually(LONG, || links(&client, id) > before && is_connected(&client, id)).await;
-        receipt_for(&client, id, number).await.handled().await.unwrap();
+        within(LONG, receipt_for(&client, id, number).await.handled()).await.unwrap();
     }
     got.are_exactly(20, LONG).await;
     assert!(seen.count(|event| matches!(event, PeerEvent::Disconnected { .. })) >= 20);
@@ -397,7 +397,7 @@ async fn ten_concurrent_identical_first_frames_deliver_once() {
     let (tapped, taken) = tap(address(&server)).await;
     let client = client(patient()).await;
     let contact = client.contact(tapped.to_string()).await.unwrap();
-    receipt_for(&client, contact.id(), 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, contact.id(), 0).await.handled()).await.unwrap();
     let hello = taken.lock().last().cloned().unwrap();
     // The link breaks, so that there is no live one to outrank the replays.
     client.close().await;

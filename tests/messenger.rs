@@ -17,7 +17,7 @@ async fn messages_arrive_once_and_in_order() {
     let client = client(Timeouts::default()).await;
     let contact = contact(&client, &server).await;
     send_all(&client, contact.id(), 0..50_000).await;
-    receipt_for(&client, contact.id(), 50_000).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, contact.id(), 50_000).await.handled()).await.unwrap();
     got.are_exactly(50_001, LONG).await;
     let total = client.stats().total();
     assert_eq!((total.queued, total.acked, total.links), (50_001, 50_001, 1));
@@ -131,7 +131,7 @@ async fn ipv6_loopback_works() {
     assert!(address(&server).is_ipv6());
     let client = client(Timeouts::default()).await;
     let contact = contact(&client, &server).await;
-    receipt_for(&client, contact.id(), 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, contact.id(), 0).await.handled()).await.unwrap();
     assert_eq!(got.from(client.member().id), [0]);
 }
 
@@ -151,7 +151,7 @@ async fn any_address_takes_ipv4_too_and_is_never_advertised() {
     {
         let contact = client.contact(text).await.unwrap();
         assert_eq!(contact.endpoint().to_string(), format!("127.0.0.1:{port}"));
-        receipt_for(&client, contact.id(), number as u64).await.acked().await.unwrap();
+        within(LONG, receipt_for(&client, contact.id(), number as u64).await.acked()).await.unwrap();
     }
     got.are_exactly(2, LONG).await;
 }
@@ -224,7 +224,7 @@ async fn what_cannot_be_sent_is_an_error_of_the_call_and_the_connection_stays() 
     let client = Messenger::builder().limits(Limits { message_bytes: 1000, ..Limits::default() });
     let client = client.start().await.unwrap();
     let contact = contact(&client, &server).await;
-    receipt_for(&client, contact.id(), 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, contact.id(), 0).await.handled()).await.unwrap();
 
     let error = client.send(&Unserialisable, [contact.id()]).unwrap_err();
     assert!(matches!(&error, SendError::Encode(error) if error.kind == "test.unserialisable"), "{error:?}");
@@ -234,7 +234,7 @@ async fn what_cannot_be_sent_is_an_error_of_the_call_and_the_connection_stays() 
     let error = client.send(&large, [contact.id()]).unwrap_err();
     assert_eq!(error, SendError::TooLarge { kind: "test.blob", bytes: 1001, most: 1000 });
 
-    receipt_for(&client, contact.id(), 1).await.handled().await.unwrap();
+    within(LONG, receipt_for(&client, contact.id(), 1).await.handled()).await.unwrap();
     got.are_exactly(2, LONG).await;
     let total = client.stats().total();
     assert_eq!((total.queued, total.links), (2, 1), "nothing of it was queued, the link is the same");
@@ -302,7 +302,7 @@ async fn oneself_is_reached_with_receipts_and_without_a_socket() {
     let got = Collected::by(&messenger);
     let me = messenger.member().id;
     send_all(&messenger, me, 0..1000).await;
-    receipt_for(&messenger, me, 1000).await.handled().await.unwrap();
+    within(LONG, receipt_for(&messenger, me, 1000).await.handled()).await.unwrap();
     got.are_exactly(1001, LONG).await;
     assert_eq!(got.from(me).len(), 1001);
     assert_eq!(messenger.stats().total().acked, 1001);
@@ -350,9 +350,9 @@ async fn a_contact_that_reaches_oneself_is_a_session_with_oneself() {
     let got = Collected::by(&messenger);
     let contact = contact(&messenger, &messenger).await;
     assert_eq!(contact.id(), messenger.member().id);
-    receipt_for(&messenger, contact.id(), 0).await.handled().await.unwrap();
+    within(LONG, receipt_for(&messenger, contact.id(), 0).await.handled()).await.unwrap();
     drop(contact);
-    receipt_for(&messenger, messenger.member().id, 1).await.handled().await.unwrap();
+    within(LONG, receipt_for(&messenger, messenger.member().id, 1).await.handled()).await.unwrap();
     got.are_exactly(2, LONG).await;
     assert_eq!(messenger.stats().refused_connections, 0);
 }

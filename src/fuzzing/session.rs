@@ -79,7 +79,7 @@ impl Books {
             1..=4 => usize::from(source.u8()),
             5 => 4 * KIB + usize::from(source.u8()),
             6 => 64 * KIB + usize::from(source.u8()),
-            _ => usize::from(source.u8()) * 2 * KIB,
+            _ => usize::from(source.u8()) * KIB,
         };
         let tag = self.receipts.len() as u32;
         let body = body(tag, bytes);

@@ -91,8 +91,10 @@ pub struct StreamStats {
     pub oldest_unacked: Option<Duration>,
     /// Record bytes that may still be written.
     pub credit_bytes: u64,
-    /// Whether something waits for credit.
+    /// Whether something waits for credit: the peer's handlers are behind.
     pub is_blocked: bool,
+    /// For how long in all something has waited for credit.
+    pub blocked: Duration,
 }
 
 /// One peer.
@@ -121,16 +123,16 @@ impl PeerStats {
         let (queued, pending) = session.queued_and_pending();
         let (links, rtt) = peer.links();
         let age = |written: Instant| now.saturating_duration_since(written);
-        let streams =
-            session.streams().map(|(stream, unacked_bytes, oldest, credit_bytes, is_blocked)| StreamStats {
-                protocol: stream.protocol().0,
-                class: stream.class(),
-                open: stream.is_open(),
-                unacked_bytes,
-                oldest_unacked: oldest.map(age),
-                credit_bytes,
-                is_blocked,
-            });
+        let streams = session.streams().map(|figures| StreamStats {
+            protocol: figures.stream.protocol().0,
+            class: figures.stream.class(),
+            open: figures.stream.is_open(),
+            unacked_bytes: figures.unacked_bytes,
+            oldest_unacked: figures.oldest_unacked.map(age),
+            credit_bytes: figures.credit_bytes,
+            is_blocked: figures.blocked_since.is_some(),
+            blocked: figures.blocked + figures.blocked_since.map(age).unwrap_or_default(),
+        });
         Self {
             peer: peer.id(),
             is_connected: peer.live_link().is_some(),

@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use inbox::Inbox;
-use outbox::{Freed, Outbox};
+use outbox::{Freed, Outbox, StreamFigures};
 
 use crate::limits::STREAMS_MAX;
 use crate::wire::frame::Batch as WireBatch;
@@ -373,12 +373,9 @@ impl Session {
         (intake.queued(), written + intake.waiting_messages())
     }
 
-    /// Per stream: what is unacknowledged, since when, what credit is left, whether it waits for credit.
-    pub(crate) fn streams(&self) -> impl Iterator<Item = (StreamId, u64, Option<Instant>, u64, bool)> {
-        self.outboxes.iter().map(|outbox| {
-            let oldest = outbox.oldest_unacked();
-            (outbox.stream, outbox.unacked_bytes(), oldest, outbox.credit_left(), outbox.is_blocked())
-        })
+    /// What is seen of each stream's way out.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = StreamFigures> {
+        self.outboxes.iter().map(Outbox::figures)
     }
 
     /// Record bytes that wait for their handler.

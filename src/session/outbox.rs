@@ -1,7 +1,7 @@
 //! One stream's way out: what waits for credit, what was written and is not acknowledged, and where this link stands.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -50,6 +50,10 @@ pub(crate) struct Outbox {
     window_bytes: u64,
     /// The last record that got a number is a chunk of a message whose end did not get one yet.
     in_message: bool,
+    /// Since when something waits for credit.
+    blocked_since: Option<Instant>,
+    /// For how long in all something has waited for credit before.
+    blocked: Duration,
     unacked: VecDeque<(Seq, Ticket)>,
     unhandled: VecDeque<(Seq, Ticket)>,
     /// When the streams of a class were served last, for taking turns.
@@ -70,6 +74,8 @@ impl Outbox {
             credit,
             window_bytes: 0,
             in_message: false,
+            blocked_since: None,
+            blocked: Duration::ZERO,
             unacked: VecDeque::new(),
             unhandled: VecDeque::new(),
             served: 0,
@@ -148,6 +154,18 @@ impl Outbox {
         self.offset + batch.first_record_bytes() <= self.credit
     }
 
+    /// Keeps the time for which something waits for credit.
+    pub(crate) fn note_blocked(&mut self, now: Instant) {
+        match (self.is_blocked(), self.blocked_since) {
+            (true, None) => self.blocked_since = Some(now),
+            (false, Some(since)) => {
+                self.blocked += now.saturating_duration_since(since);
+                self.blocked_since = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
     /// Something waits for credit.
     pub(crate) fn is_blocked(&self) -> bool {
         self.queue.front().is_some_and(|batch| !self.fits(batch))
@@ -222,7 +240,8 @@ impl Outbox {
         }
         let tail_in_intake = cut && self.queue.is_empty();
         let queue = std::mem::take(&mut self.queue);
-        *self = Self { queue, served: self.served, ..Self::new(self.stream, credit) };
+        let (served, blocked) = (self.served, self.blocked);
+        *self = Self { queue, served, blocked, ..Self::new(self.stream, credit) };
         (freed, tail_in_intake)
     }
 
@@ -258,13 +277,30 @@ impl Outbox {
         self.window_bytes
     }
 
-    /// When the oldest unacknowledged batch was written first.
-    pub(crate) fn oldest_unacked(&self) -> Option<Instant> {
-        self.window.front().map(|(_, written)| *written)
+    pub(crate) fn figures(&self) -> StreamFigures {
+        StreamFigures {
+            stream: self.stream,
+            unacked_bytes: self.window_bytes,
+            oldest_unacked: self.window.front().map(|(_, written)| *written),
+            credit_bytes: self.credit.saturating_sub(self.offset),
+            blocked_since: self.blocked_since,
+            blocked: self.blocked,
+        }
     }
+}
 
+/// What is seen of a stream's way out from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamFigures {
+    pub(crate) stream: StreamId,
+    /// Record bytes written and not acknowledged.
+    pub(crate) unacked_bytes: u64,
+    /// When the oldest of them was written first.
+    pub(crate) oldest_unacked: Option<Instant>,
     /// Record bytes that may still be written.
-    pub(crate) fn credit_left(&self) -> u64 {
-        self.credit.saturating_sub(self.offset)
-    }
+    pub(crate) credit_bytes: u64,
+    /// Since when something waits for credit.
+    pub(crate) blocked_since: Option<Instant>,
+    /// For how long something waited for credit before that.
+    pub(crate) blocked: Duration,
 }

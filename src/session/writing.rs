@@ -18,6 +18,7 @@ impl Session {
         }
         let ack_at = out.parts.len();
         while out.has_room() && self.write_batch(now, out) {}
+        self.outboxes.iter_mut().for_each(|outbox| outbox.note_blocked(now));
         self.handle_timeout(now);
         let due = self.ack_overdue || !out.is_empty() || self.inboxes.iter().any(Inbox::is_ack_due);
         if due {

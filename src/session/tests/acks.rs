@@ -129,11 +129,11 @@ fn an_acknowledgement_beyond_what_was_sent_is_a_protocol_error_and_nothing_is_ap
     pair.push(A, NORMAL, 100);
     let credit = 100 * CREDIT_BYTES;
     let ack = StreamAck { stream: NORMAL, accepted: Seq(2), handled: Seq(2), credit };
-    let left = pair.sides[A].session.streams().next().unwrap().3;
+    let left = pair.sides[A].session.streams().next().unwrap().credit_bytes;
     let refused = pair.sides[A].session.handle_acks(&[ack]);
     assert_eq!(refused, Err(ProtocolError::AckBeyondSent { acked: Seq(2), sent: Seq(1) }));
     assert_eq!(pair.sides[A].end_of(tag), None);
-    assert_eq!(pair.sides[A].session.streams().next().unwrap().3, left, "no credit either");
+    assert_eq!(pair.sides[A].session.streams().next().unwrap().credit_bytes, left, "no credit either");
     assert_eq!(*pair.sides[A].session.accounts(), Accounts { bytes_written: 140, ..Accounts::default() });
     pair.finish();
 }

@@ -27,6 +27,24 @@ fn a_sender_stops_at_the_credit_and_goes_on_when_handlers_do() {
 }
 
 #[test]
+fn the_time_for_which_a_stream_waits_for_credit_is_counted() {
+    let second = std::time::Duration::from_secs(1);
+    let mut pair = Pair::with_credit(CREDIT_BYTES_MIN);
+    pair.link();
+    pair.sides[B].slow = true;
+    pair.push_many(1_000, A, NORMAL, 1_000);
+    pair.settle();
+    assert!(pair.sides[A].session.streams().all(|figures| figures.blocked_since.is_some()));
+    pair.advance(second);
+    pair.sides[B].slow = false;
+    pair.handle(B);
+    pair.finish();
+    let waited: Vec<_> = pair.sides[A].session.streams().map(|figures| figures.blocked).collect();
+    assert!(matches!(waited[..], [blocked] if blocked >= second && blocked < 2 * second), "{waited:?}");
+    assert!(pair.sides[A].session.streams().all(|figures| figures.blocked_since.is_none()));
+}
+
+#[test]
 fn a_slow_stream_does_not_hold_up_the_others() {
     let mut pair = Pair::with_credit(CREDIT_BYTES_MIN);
     pair.link();

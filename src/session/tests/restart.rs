@@ -48,7 +48,11 @@ fn a_message_of_which_only_the_head_was_written_is_indeterminate_and_its_tail_is
     let after = pair.push(A, NORMAL, 10);
     pair.write(A);
     assert!(
-        pair.sides[A].session.streams().next().is_some_and(|(_, unacked, ..)| unacked < 900 * KIB as u64)
+        pair.sides[A]
+            .session
+            .streams()
+            .next()
+            .is_some_and(|figures| figures.unacked_bytes < 900 * KIB as u64)
     );
     pair.restart(A, Cause::SessionLost);
     assert_eq!([large, after].map(|tag| pair.sides[A].end_of(tag)), [IN_DOUBT, None]);
@@ -64,7 +68,10 @@ fn a_tail_is_never_sent_either_when_its_head_was_acknowledged() {
     let after = pair.push(A, NORMAL, 10);
     pair.write_and_carry(A);
     pair.settle_side(B);
-    assert!(pair.sides[A].session.streams().all(|(_, unacked, ..)| unacked == 0), "the head is acknowledged");
+    assert!(
+        pair.sides[A].session.streams().all(|figures| figures.unacked_bytes == 0),
+        "the head is acknowledged"
+    );
     pair.restart(A, Cause::SessionLost);
     assert_eq!([large, after].map(|tag| pair.sides[A].end_of(tag)), [IN_DOUBT, None]);
     pair.finish();
@@ -78,7 +85,7 @@ fn a_tail_that_waits_for_credit_is_never_sent_either() {
     (pair.sides[B].slow, pair.sides[B].stingy) = (true, true);
     let large = pair.push(A, NORMAL, 900 * KIB);
     pair.settle();
-    assert!(pair.sides[A].session.streams().any(|(.., blocked)| blocked));
+    assert!(pair.sides[A].session.streams().any(|figures| figures.blocked_since.is_some()));
     pair.restart(A, Cause::SessionLost);
     assert_eq!(pair.sides[A].end_of(large), IN_DOUBT);
     assert!(pair.sides[A].session.is_drained());

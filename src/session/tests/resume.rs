@@ -84,11 +84,16 @@ fn five_lost_acknowledgements_still_bring_unacked_to_0() {
         assert!(matches!(pair.write(B)[..], [Frame::Ack(_)]));
         // Cut with the acknowledgement in the pipe: it is lost.
         pair.cut();
-        assert!(pair.sides[A].session.streams().any(|(_, unacked, ..)| unacked > 0));
+        assert!(pair.sides[A].session.streams().any(|figures| figures.unacked_bytes > 0));
         pair.link();
     }
     pair.settle();
-    assert!(pair.sides[A].session.streams().all(|(_, unacked, oldest, ..)| unacked == 0 && oldest.is_none()));
+    assert!(
+        pair.sides[A]
+            .session
+            .streams()
+            .all(|figures| figures.unacked_bytes == 0 && figures.oldest_unacked.is_none())
+    );
     assert_eq!(pair.sides[A].session.accounts().acked, 5);
     pair.finish();
 }
