@@ -85,7 +85,7 @@ impl Books {
         let body = body(tag, bytes);
         let body = if what & 0x40 == 0 { Body::Shared(&body) } else { Body::Slice(&body) };
         let stream = StreamId::new(protocol, class, true);
-        let out = Outgoing { stream, hash: tag, version: 1, body, reply: what & 0x80 != 0 };
+        let out = Outgoing { stream, hash: tag, version: 1, body, reply: &|| what & 0x80 != 0 };
         let (ticket, receipt) = Ticket::new();
         if intake.lock().push(out, Some(ticket)).is_ok() {
             self.receipts.push(receipt);

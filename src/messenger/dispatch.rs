@@ -3,13 +3,14 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::bytes::Streams;
-use super::handlers::{HandlerCounts, Handlers, Run};
+use super::handlers::{HandlerCounts, Handlers, Progress, Run};
 use super::port::PeerPort;
 use crate::driver::{Driver, Inbound, PeerHandle};
 use crate::member::MemberId;
@@ -17,15 +18,15 @@ use crate::session::{Cause, Content, Delivery, Handled};
 use crate::wire::record::{self, RecordHeader};
 use crate::wire::{Epoch, Protocol, StreamId};
 
-/// Where a handler runs: whose message it handles, and whether its one reply has drawn on the reserve.
-#[derive(Clone, Copy)]
+/// Where a handler runs: whose message it handles, and which; and which message's one reply has drawn on the reserve.
 struct Within {
     sender: MemberId,
-    replied: bool,
+    message: Arc<AtomicU64>,
+    replied: Cell<u64>,
 }
 
 tokio::task_local! {
-    static WITHIN: Cell<Within>;
+    static WITHIN: Within;
 }
 
 /// Whether a handler runs here.
@@ -33,20 +34,13 @@ pub(super) fn is_within_handler() -> bool {
     WITHIN.try_with(|_| ()).is_ok()
 }
 
-/// Whether a message to `recipient`, sent here, is the one reply that may draw on the reserve.
-pub(super) fn is_reply_to(recipient: MemberId) -> bool {
-    WITHIN.try_with(|within| within.get().sender == recipient && !within.get().replied).unwrap_or(false)
-}
-
-/// The reply was sent.
-pub(super) fn note_reply() {
-    let _outside = WITHIN.try_with(|within| within.set(Within { replied: true, ..within.get() }));
-}
-
-/// Between two messages: the next has its own reply.
-#[inline]
-pub(super) fn next_message() {
-    let _outside = WITHIN.try_with(|within| within.set(Within { replied: false, ..within.get() }));
+/// Whether a message to `recipient`, sent here, is the one reply that may draw on the reserve. Says yes once a message.
+pub(super) fn claim_reply_to(recipient: MemberId) -> bool {
+    let claim = |within: &Within| {
+        let message = within.message.load(Ordering::Relaxed);
+        within.sender == recipient && within.replied.replace(message) != message
+    };
+    WITHIN.try_with(claim).unwrap_or(false)
 }
 
 /// What dispatching needs of the messenger.
@@ -115,8 +109,9 @@ impl Inbound for PeerInbound {
         let driver = Arc::clone(&shared.driver);
         let stop = driver.stop.clone();
         driver.spawn(async move {
-            let within = Cell::new(Within { sender: handle.id, replied: false });
-            let running = WITHIN.scope(within, run(&shared, &handle, &streams, &lane));
+            let message = Arc::new(AtomicU64::new(1));
+            let within = Within { sender: handle.id, message: Arc::clone(&message), replied: Cell::new(0) };
+            let running = WITHIN.scope(within, run(&shared, &handle, &streams, &lane, &message));
             // A handler that hangs does not outlive the messenger.
             let _stopped = stop.run_until_cancelled(running).await;
         });
@@ -137,7 +132,7 @@ impl Inbound for PeerInbound {
 }
 
 /// Handles what waits in a lane, until nothing does.
-async fn run(shared: &Shared, handle: &PeerHandle, streams: &Arc<Streams>, lane: &Lane) {
+async fn run(shared: &Shared, handle: &PeerHandle, streams: &Arc<Streams>, lane: &Lane, message: &AtomicU64) {
     loop {
         let (epoch, delivery) = {
             let mut queue = lane.queue.lock();
@@ -154,23 +149,18 @@ async fn run(shared: &Shared, handle: &PeerHandle, streams: &Arc<Streams>, lane:
         if stream.protocol() == Protocol::BYTES {
             bytes(shared, streams, epoch, delivery, &report);
         } else {
-            messages(shared, handle.id, delivery, &report).await;
+            messages(shared, handle.id, delivery, Progress { report: &report, message }).await;
         }
         // Other tasks get their turn after some deliveries; after each message would cost a look at the sockets.
         tokio::task::coop::consume_budget().await;
     }
 }
 
-async fn messages(
-    shared: &Shared,
-    from: MemberId,
-    delivery: Delivery,
-    report: &(dyn Fn(u64, u64) + Send + Sync),
-) {
+async fn messages(shared: &Shared, from: MemberId, delivery: Delivery, progress: Progress<'_>) {
     let (records, bytes) = (delivery.records, delivery.bytes);
     match delivery.content {
         Content::Records(content) => {
-            let mut run = Run::new(from, content, report, &shared.counts);
+            let mut run = Run::new(from, content, progress, &shared.counts);
             handle_all(shared, delivery.stream, &mut run).await;
         }
         Content::Large { hash, version, body, reservation } => {
@@ -178,10 +168,11 @@ async fn messages(
             let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
             let header = RecordHeader { length, flags: record::WHOLE, version, hash };
             let ignore = |_: u64, _: u64| {};
-            let mut run = Run::of_one(from, header, body, &ignore, &shared.counts);
+            let within = Progress { report: &ignore, ..progress };
+            let mut run = Run::of_one(from, header, body, within, &shared.counts);
             handle_all(shared, delivery.stream, &mut run).await;
             drop(reservation);
-            report(records, bytes);
+            (progress.report)(records, bytes);
         }
     }
 }

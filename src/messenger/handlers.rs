@@ -67,9 +67,18 @@ pub(crate) struct Run<'a> {
     next: Option<Next>,
     /// Records handled so far, and their bytes.
     done: (u64, u64),
-    /// Told when a handler is not ready at once, so that credit for what is done comes back meanwhile.
-    report: &'a (dyn Fn(u64, u64) + Send + Sync),
+    progress: Progress<'a>,
     counts: &'a HandlerCounts,
+}
+
+/// Whom a run tells how far it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Progress<'a> {
+    /// Records and bytes that are done: told at the end, and when a handler is not ready at once, so that credit for
+    /// what is done comes back meanwhile.
+    pub(crate) report: &'a (dyn Fn(u64, u64) + Send + Sync),
+    /// Raised for each message: each has one reply that may draw on the reserve.
+    pub(crate) message: &'a AtomicU64,
 }
 
 /// A record, by its place.
@@ -83,10 +92,10 @@ impl<'a> Run<'a> {
     pub(crate) fn new(
         from: MemberId,
         records: Bytes,
-        report: &'a (dyn Fn(u64, u64) + Send + Sync),
+        progress: Progress<'a>,
         counts: &'a HandlerCounts,
     ) -> Self {
-        let mut run = Self { from, records, at: 0, next: None, done: (0, 0), report, counts };
+        let mut run = Self { from, records, at: 0, next: None, done: (0, 0), progress, counts };
         run.fetch();
         run
     }
@@ -96,11 +105,11 @@ impl<'a> Run<'a> {
         from: MemberId,
         header: RecordHeader,
         body: Bytes,
-        report: &'a (dyn Fn(u64, u64) + Send + Sync),
+        progress: Progress<'a>,
         counts: &'a HandlerCounts,
     ) -> Self {
         let next = Some(Next { header, body: 0..body.len() });
-        Self { from, at: body.len(), records: body, next, done: (0, 0), report, counts }
+        Self { from, at: body.len(), records: body, next, done: (0, 0), progress, counts }
     }
 
     #[inline]
@@ -154,7 +163,9 @@ impl<'a> Run<'a> {
     fn finish(&mut self, next: &Next) {
         self.count(&next.header);
         self.fetch();
-        super::dispatch::next_message();
+        // One task at a time runs a stream's handlers.
+        let message = self.progress.message;
+        message.store(message.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Passes over the next message: nobody handles it.
@@ -169,7 +180,7 @@ impl<'a> Run<'a> {
     pub(crate) fn flush(&mut self) {
         let (records, bytes) = std::mem::take(&mut self.done);
         if records > 0 {
-            (self.report)(records, bytes);
+            (self.progress.report)(records, bytes);
         }
     }
 

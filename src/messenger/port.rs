@@ -50,7 +50,7 @@ impl Port for PeerPort {
             hash: HASH,
             version: VERSION,
             body: Body::Shared(&body),
-            reply: false,
+            reply: &|| false,
         };
         let pushed = {
             let mut intake = self.intake.lock();

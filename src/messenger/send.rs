@@ -243,18 +243,15 @@ impl Sending<'_> {
 
     #[inline]
     fn push(&self, handle: &PeerHandle, ticket: Option<Ticket>) -> Result<(), Refused> {
-        let reply = dispatch::is_reply_to(handle.id);
+        let reply = || dispatch::claim_reply_to(handle.id);
         let out = Out {
             stream: self.stream,
             hash: self.kind.hash(),
             version: self.kind.version(),
             body: self.body,
-            reply,
+            reply: &reply,
         };
         let was_empty = handle.intake.lock().push(out, ticket)?;
-        if reply {
-            dispatch::note_reply();
-        }
         if was_empty {
             handle.doorbell.ring();
         }

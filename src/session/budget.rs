@@ -186,13 +186,14 @@ impl Account {
         self.budget.wake_at_room(waker);
     }
 
-    /// Takes bytes beyond the limits, at most `most` in all.
-    pub(crate) fn take_extra(&mut self, bytes: usize, most: usize) -> bool {
-        let fits = self.extra + bytes <= most;
-        if fits {
-            self.extra += bytes;
-        }
-        fits
+    /// Whether `bytes` beyond the limits would be at most `most` in all.
+    pub(crate) const fn has_extra(&self, bytes: usize, most: usize) -> bool {
+        self.extra + bytes <= most
+    }
+
+    /// Takes bytes beyond the limits.
+    pub(crate) const fn take_extra(&mut self, bytes: usize) {
+        self.extra += bytes;
     }
 
     /// Gives bytes back: first what was taken beyond the limits, then shared ones, the reserve last.
@@ -278,9 +279,9 @@ mod tests {
     fn replies_have_their_own_room_and_it_comes_back() {
         let budget = Arc::new(Budget::new(LIMITS));
         let mut account = Account::new(budget);
-        assert!(account.take_extra(900, 1000));
-        assert!(!account.take_extra(101, 1000));
+        account.take_extra(900);
+        assert!(account.has_extra(100, 1000) && !account.has_extra(101, 1000));
         account.give_back(900);
-        assert!(account.take_extra(1000, 1000));
+        assert!(account.has_extra(1000, 1000));
     }
 }

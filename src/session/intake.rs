@@ -44,8 +44,9 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) hash: u32,
     pub(crate) version: u16,
     pub(crate) body: Body<'a>,
-    /// A reply from inside a handler to the sender of what it handles: may draw on the reserve for replies.
-    pub(crate) reply: bool,
+    /// Asked when there is no room: whether this is the one reply of a handler to the sender of what it handles, which
+    /// may draw on the reserve for replies. A yes is given once.
+    pub(crate) reply: &'a dyn Fn() -> bool,
 }
 
 /// A body, encoded once for all recipients.
@@ -145,10 +146,13 @@ impl Intake {
     }
 
     #[inline]
-    fn charge(&mut self, bytes: usize, reply: bool) -> Result<(), Refused> {
+    fn charge(&mut self, bytes: usize, reply: &dyn Fn() -> bool) -> Result<(), Refused> {
         match self.account.take(bytes, self.link_up) {
             Ok(()) => Ok(()),
-            Err(_) if reply && self.account.take_extra(bytes, REPLY_RESERVE_BYTES) => Ok(()),
+            Err(_) if self.account.has_extra(bytes, REPLY_RESERVE_BYTES) && reply() => {
+                self.account.take_extra(bytes);
+                Ok(())
+            }
             Err(no_room) => {
                 self.refused = true;
                 Err(Refused::Full(no_room))

@@ -66,7 +66,7 @@ pub(super) fn intake() -> SharedIntake {
 pub(super) fn push(intake: &SharedIntake, stream: StreamId, tag: u32, bytes: usize) -> Result<Receipt, Lost> {
     let body = body(tag, bytes);
     let (ticket, receipt) = Ticket::new();
-    let out = Outgoing { stream, hash: tag, version: 1, body: Body::Shared(&body), reply: false };
+    let out = Outgoing { stream, hash: tag, version: 1, body: Body::Shared(&body), reply: &|| false };
     match intake.lock().push(out, Some(ticket)) {
         Ok(_) => Ok(receipt),
         Err(crate::session::Refused::Closed(cause)) => Err(Lost::NotSent(cause)),

@@ -91,7 +91,7 @@ fn what_is_refused_is_not_counted_and_costs_nothing() {
 fn replies_have_room_when_the_queue_is_full() {
     let (pair, _calls) = full(true);
     let body = Body::Slice(&[0; 100]);
-    let reply = Outgoing { stream: NORMAL, hash: 0, version: 1, body, reply: true };
+    let reply = Outgoing { stream: NORMAL, hash: 0, version: 1, body, reply: &|| true };
     let pushed = pair.sides[A].session.intake().lock().push(reply, None);
     assert!(pushed.is_ok());
 }
@@ -103,7 +103,8 @@ fn who_waits_for_the_process_is_woken_when_another_destination_goes() {
     let intake = || Intake::new(Account::new(Arc::clone(&budget)), Arc::new(Buffers::default()));
     let (mut waiting, other, _third) = (intake(), intake(), intake());
     waiting.set_link_up(true);
-    let out = |body| Outgoing { stream: NORMAL, hash: 0, version: 1, body: Body::Slice(body), reply: false };
+    let out =
+        |body| Outgoing { stream: NORMAL, hash: 0, version: 1, body: Body::Slice(body), reply: &|| false };
     let body = [0; 1_000];
     while waiting.push(out(&body), None).is_ok() {}
     assert_eq!(waiting.push(out(&body), None), Err(Refused::Full(NoRoom::Process)));

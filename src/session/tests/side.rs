@@ -110,7 +110,7 @@ impl Side {
         tracked: bool,
     ) -> Result<bool, Refused> {
         let body = body(tag, bytes);
-        let out = Outgoing { stream, hash: tag, version: 1, body: Body::Shared(&body), reply: false };
+        let out = Outgoing { stream, hash: tag, version: 1, body: Body::Shared(&body), reply: &|| false };
         let (ticket, receipt) = Ticket::new();
         let pushed = self.session.intake().lock().push(out, tracked.then_some(ticket));
         if pushed.is_ok() && tracked {
