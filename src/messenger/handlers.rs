@@ -58,13 +58,18 @@ pub(crate) struct HandlerCounts {
     pub(crate) refused: AtomicU64,
 }
 
+/// Before the first record.
+const NO_HEADER: RecordHeader = RecordHeader { length: 0, flags: 0, version: 0, hash: 0 };
+
 /// The records of one delivery that are left to be handled.
 pub(crate) struct Run<'a> {
     pub(crate) from: MemberId,
     records: Bytes,
-    /// Where the records begin that come after `next`.
-    at: usize,
-    next: Option<Next>,
+    /// The next message, if `present`, by its place. It stays where it is until it is done with: moving it, just
+    /// written, would cost more than handling it.
+    header: RecordHeader,
+    body: Range<usize>,
+    present: bool,
     /// Records handled so far, and their bytes.
     done: (u64, u64),
     progress: Progress<'a>,
@@ -81,13 +86,6 @@ pub(crate) struct Progress<'a> {
     pub(crate) message: &'a AtomicU64,
 }
 
-/// A record, by its place.
-#[derive(Clone)]
-struct Next {
-    header: RecordHeader,
-    body: Range<usize>,
-}
-
 impl<'a> Run<'a> {
     pub(crate) fn new(
         from: MemberId,
@@ -95,7 +93,8 @@ impl<'a> Run<'a> {
         progress: Progress<'a>,
         counts: &'a HandlerCounts,
     ) -> Self {
-        let mut run = Self { from, records, at: 0, next: None, done: (0, 0), progress, counts };
+        let mut run = Self::of_one(from, NO_HEADER, records, progress, counts);
+        run.body = 0..0;
         run.fetch();
         run
     }
@@ -104,64 +103,64 @@ impl<'a> Run<'a> {
     pub(crate) fn of_one(
         from: MemberId,
         header: RecordHeader,
-        body: Bytes,
+        records: Bytes,
         progress: Progress<'a>,
         counts: &'a HandlerCounts,
     ) -> Self {
-        let next = Some(Next { header, body: 0..body.len() });
-        Self { from, at: body.len(), records: body, next, done: (0, 0), progress, counts }
+        let body = 0..records.len();
+        Self { from, records, header, body, present: true, done: (0, 0), progress, counts }
     }
 
     #[inline]
     fn fetch(&mut self) {
-        self.next = None;
-        while let Some(rest) = self.records.get(self.at..).filter(|rest| !rest.is_empty()) {
+        self.present = false;
+        let mut at = self.body.end;
+        while let Some(rest) = self.records.get(at..).filter(|rest| !rest.is_empty()) {
             // The session has checked all of them.
             let Ok((header, body)) = record::locate(rest) else { return };
-            let body = self.at + body.start..self.at + body.end;
-            self.at = body.end;
-            if header.is(record::VOID) {
-                self.count(&header);
-                continue;
+            (self.header, self.body) = (header, at + body.start..at + body.end);
+            at = self.body.end;
+            if !header.is(record::VOID) {
+                self.present = true;
+                return;
             }
-            self.next = Some(Next { header, body });
-            return;
+            self.count();
         }
     }
 
     #[inline]
-    fn count(&mut self, header: &RecordHeader) {
+    fn count(&mut self) {
         self.done.0 += 1;
-        self.done.1 += header.wire_bytes();
+        self.done.1 += self.header.wire_bytes();
     }
 
     /// The type of the next message.
     pub(crate) fn next_type(&self) -> Option<(u32, u16)> {
-        self.next.as_ref().map(|next| (next.header.hash, next.header.version))
+        self.present.then_some((self.header.hash, self.header.version))
     }
 
-    /// The next message, if it is of this type.
+    /// Whether there is a next message, and it is of this type.
     #[inline]
-    fn take(&mut self, hash: u32) -> Option<Next> {
-        self.next.take_if(|next| next.header.hash == hash)
+    fn is_next(&self, hash: u32) -> bool {
+        self.present && self.header.hash == hash
     }
 
-    /// The body, borrowed.
+    /// Its body, borrowed.
     #[inline]
-    fn body(&self, next: &Next) -> &[u8] {
-        self.records.get(next.body.clone()).unwrap_or_default()
+    fn body(&self) -> &[u8] {
+        self.records.get(self.body.clone()).unwrap_or_default()
     }
 
-    /// The body, shared.
+    /// Its body, shared.
     #[inline]
-    fn shared(&self, next: &Next) -> Bytes {
-        self.records.slice(next.body.clone())
+    fn shared(&self) -> Bytes {
+        self.records.slice(self.body.clone())
     }
 
-    /// A message is done with.
+    /// The next message is done with.
     #[inline]
-    fn finish(&mut self, next: &Next) {
-        self.count(&next.header);
+    fn finish(&mut self) {
+        self.count();
         self.fetch();
         // One task at a time runs a stream's handlers.
         let message = self.progress.message;
@@ -170,9 +169,9 @@ impl<'a> Run<'a> {
 
     /// Passes over the next message: nobody handles it.
     pub(crate) fn refuse(&mut self) {
-        if let Some(next) = self.next.take() {
+        if self.present {
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            self.finish(&next);
+            self.finish();
         }
     }
 
@@ -184,22 +183,32 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs one handler to its end. A panic costs this one message.
-    async fn handle(&mut self, future: impl Future<Output = ()>) {
-        let mut future = pin!(future);
-        let outcome =
-            std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-                Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-                Ok(Poll::Pending) => {
-                    self.flush();
-                    Poll::Pending
-                }
-                Err(panic) => Poll::Ready(Err(panic)),
-            })
-            .await;
+    /// Runs one handler to its end. A panic, of the call or of the future it gives, costs this one message.
+    #[inline]
+    async fn handle<R: Future<Output = ()>>(&mut self, call: impl FnOnce() -> R) {
+        let outcome = match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(future) => self.poll_to_end(pin!(future)).await,
+            Err(panic) => Err(panic),
+        };
         if let Err(panic) = outcome {
             self.note_panic(&*panic);
         }
+    }
+
+    #[inline]
+    async fn poll_to_end(
+        &mut self,
+        mut future: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), Box<dyn Any + Send>> {
+        std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+            Ok(Poll::Pending) => {
+                self.flush();
+                Poll::Pending
+            }
+            Err(panic) => Poll::Ready(Err(panic)),
+        })
+        .await
     }
 
     fn note_panic(&self, panic: &(dyn Any + Send)) {
@@ -228,12 +237,11 @@ where
 {
     fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
-            while let Some(next) = run.take(M::KIND.hash()) {
-                match postcard::from_bytes::<M>(run.body(&next)) {
+            while run.is_next(M::KIND.hash()) {
+                match postcard::from_bytes::<M>(run.body()) {
                     Ok(message) => {
                         let from = run.from;
-                        // The call itself may panic as well as the future it gives.
-                        run.handle(async { (self.handler)(from, message).await }).await;
+                        run.handle(|| (self.handler)(from, message)).await;
                     }
                     Err(error) => {
                         run.counts.undecodable.fetch_add(1, Ordering::Relaxed);
@@ -241,7 +249,7 @@ where
                         tracing::warn!(from = %run.from, kind, %error, "cannot decode a message");
                     }
                 }
-                run.finish(&next);
+                run.finish();
             }
         })
     }
@@ -259,10 +267,10 @@ where
 {
     fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
-            while let Some(next) = run.take(self.kind.hash()) {
-                let (from, raw) = (run.from, Raw::new(self.kind, run.shared(&next)));
-                run.handle(async { (self.handler)(from, raw).await }).await;
-                run.finish(&next);
+            while run.is_next(self.kind.hash()) {
+                let (from, bytes) = (run.from, run.shared());
+                run.handle(|| (self.handler)(from, Raw::new(self.kind, bytes))).await;
+                run.finish();
             }
         })
     }
@@ -289,12 +297,10 @@ where
     fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
             let Some((hash, version)) = run.next_type() else { return };
-            if let Some(next) = run.take(hash) {
-                let message = Unmatched { hash, version, bytes: run.shared(&next) };
-                let from = run.from;
-                run.handle(async { (self.0)(from, message).await }).await;
-                run.finish(&next);
-            }
+            let message = Unmatched { hash, version, bytes: run.shared() };
+            let from = run.from;
+            run.handle(|| (self.0)(from, message)).await;
+            run.finish();
         })
     }
 }

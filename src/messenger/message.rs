@@ -159,6 +159,7 @@ impl<M: Message> Outgoing for M {
         M::KIND
     }
 
+    #[inline(always)]
     fn encode_with<T>(&self, give: impl FnOnce(Encoded<'_>) -> T) -> Result<T, EncodeError> {
         // Taken out, so that a `Serialize` that sends something itself finds another one.
         let mut scratch = SCRATCH.take();
@@ -179,6 +180,7 @@ impl Outgoing for Raw {
         self.kind
     }
 
+    #[inline(always)]
     fn encode_with<T>(&self, give: impl FnOnce(Encoded<'_>) -> T) -> Result<T, EncodeError> {
         Ok(give(Encoded(Body::Shared(&self.bytes))))
     }

@@ -153,11 +153,15 @@ impl ClassSender<'_> {
         if report.full.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    #[inline(always)]
     fn sending<'s>(&'s self, kind: Kind, body: Body<'s>) -> Sending<'s> {
         let stream = StreamId::new(Protocol::APPLICATION, self.class, kind.is_open());
-        Sending { driver: &self.messenger.inner.shared.driver, stream, kind, body }
+        let driver = &self.messenger.inner.shared.driver;
+        Sending { driver, stream, hash: kind.hash(), version: kind.version(), body }
     }
 
+    // Moving a report or a kind that was just written costs more than queueing a small message.
+    #[inline(always)]
     /// Encodes once, checks, and hands the body to `send`.
     fn prepared<M: Outgoing, T>(
         &self,
@@ -190,11 +194,13 @@ impl ClassSender<'_> {
 struct Sending<'a> {
     driver: &'a Arc<Driver>,
     stream: StreamId,
-    kind: Kind,
+    hash: u32,
+    version: u16,
     body: Body<'a>,
 }
 
 impl Sending<'_> {
+    #[inline(always)]
     fn to_all(&self, recipients: impl IntoIterator<Item = MemberId>) -> SendReport {
         let mut report = SendReport::default();
         for recipient in recipients {
@@ -246,8 +252,8 @@ impl Sending<'_> {
         let reply = || dispatch::claim_reply_to(handle.id);
         let out = Out {
             stream: self.stream,
-            hash: self.kind.hash(),
-            version: self.kind.version(),
+            hash: self.hash,
+            version: self.version,
             body: self.body,
             reply: &reply,
         };
