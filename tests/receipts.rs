@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use common::*;
 use karere::faults::{Fault, Pace, Plan, Schedule};
-use karere::{Cause, Disconnect, Lost, Messenger, PeerEvent, Receipt, SendError};
+use karere::{Cause, Disconnect, Lost, MemberId, Messenger, PeerEvent, Receipt, SendError};
+use tokio::sync::Semaphore;
 
 /// Resolves both stages of a receipt, and checks that they agree and stay.
 async fn end_of(receipt: &Receipt) -> (Result<(), Lost>, Result<(), Lost>) {
@@ -267,4 +269,57 @@ async fn a_messenger_that_is_dropped_closes() {
     drop(contact);
     drop(client);
     eventually(LONG, || seen.has(&PeerEvent::Left { peer: me })).await;
+}
+
+/// A server whose handler waits for the returned permits, and a client that had `count` messages acknowledged by it.
+async fn waiting_handlers(
+    count: u64,
+) -> (Messenger, Messenger, karere::Contact, Arc<Semaphore>, Vec<Receipt>) {
+    let server = server(patient()).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let handler = move |_from: MemberId, _number: Number| {
+        let held = Arc::clone(&held);
+        async move { held.acquire().await.unwrap().forget() }
+    };
+    server.add_handler(handler).unwrap();
+    let client = client(patient()).await;
+    let contact = contact_at(&client, server.local_address().unwrap()).await;
+    let mut receipts = Vec::new();
+    for number in 0..count {
+        receipts.push(receipt_for(&client, contact.id(), number).await);
+    }
+    for receipt in &receipts {
+        assert_eq!(within(LONG, receipt.acked()).await, Ok(()));
+    }
+    (server, client, contact, gate, receipts)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaving_lets_handlers_finish_what_was_accepted() {
+    let (server, _client, _contact, gate, _receipts) = waiting_handlers(10).await;
+    let leaving = tokio::spawn({
+        let server = server.clone();
+        async move { server.leave(LONG).await }
+    });
+    eventually(LONG, || server.stats().peers.is_empty()).await;
+    assert!(!leaving.is_finished(), "handlers still run");
+    gate.add_permits(10);
+    within(LONG, leaving).await.unwrap();
+    assert_eq!((gate.available_permits(), server.stats().dropped_at_close), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_its_handler_at_the_close_is_dropped_and_counted() {
+    let (server, _client, contact, _gate, receipts) = waiting_handlers(10).await;
+    within(LONG, server.close()).await;
+    assert_eq!(server.stats().dropped_at_close, 10);
+    drop(contact);
+    for receipt in &receipts {
+        let handled = within(LONG, receipt.handled()).await;
+        assert!(
+            matches!(handled, Err(Lost::Indeterminate(_))),
+            "acknowledged, and never handled: {handled:?}"
+        );
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 
 use super::bytes::Streams;
 use super::handlers::{HandlerCounts, Handlers, Progress, Run};
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     pub(super) driver: Arc<Driver>,
     pub(super) handlers: ArcSwap<Handlers>,
     pub(super) counts: HandlerCounts,
+    /// Tasks that run handlers.
+    pub(super) lanes: TaskTracker,
     /// Byte streams that peers opened, for `accept_stream`.
     pub(super) opened: tokio::sync::mpsc::Sender<super::bytes::ByteStream>,
 }
@@ -62,6 +65,8 @@ struct Queue {
 struct Lane {
     stream: StreamId,
     queue: Mutex<Queue>,
+    /// Records that are delivered and not handled.
+    unhandled: AtomicU64,
 }
 
 /// Takes deliveries from a peer's task.
@@ -88,7 +93,7 @@ impl PeerInbound {
         if let Some(lane) = self.lanes.iter().find(|lane| lane.stream == stream) {
             return Arc::clone(lane);
         }
-        let lane = Arc::new(Lane { stream, queue: Mutex::default() });
+        let lane = Arc::new(Lane { stream, queue: Mutex::default(), unhandled: AtomicU64::new(0) });
         self.lanes.push(Arc::clone(&lane));
         lane
     }
@@ -98,6 +103,7 @@ impl Inbound for PeerInbound {
     fn deliver(&mut self, epoch: Epoch, delivery: Delivery) {
         let Some(shared) = self.shared.upgrade() else { return };
         let lane = self.lane(delivery.stream);
+        lane.unhandled.fetch_add(delivery.records, Ordering::Relaxed);
         {
             let mut queue = lane.queue.lock();
             queue.waiting.push_back((epoch, delivery));
@@ -108,13 +114,17 @@ impl Inbound for PeerInbound {
         let (handle, streams) = (Arc::clone(&self.handle), Arc::clone(&self.streams));
         let driver = Arc::clone(&shared.driver);
         let stop = driver.stop.clone();
-        driver.spawn(async move {
+        let lanes = shared.lanes.clone();
+        driver.spawn(lanes.track_future(async move {
             let message = Arc::new(AtomicU64::new(1));
             let within = Within { sender: handle.id, message: Arc::clone(&message), replied: Cell::new(0) };
             let running = WITHIN.scope(within, run(&shared, &handle, &streams, &lane, &message));
             // A handler that hangs does not outlive the messenger.
-            let _stopped = stop.run_until_cancelled(running).await;
-        });
+            if stop.run_until_cancelled(running).await.is_none() {
+                lane.queue.lock().waiting.clear();
+                shared.counts.dropped.fetch_add(lane.unhandled.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }));
     }
 
     fn session_over(&mut self, cause: Cause, next: Option<Epoch>) {
@@ -145,7 +155,10 @@ async fn run(shared: &Shared, handle: &PeerHandle, streams: &Arc<Streams>, lane:
             }
         };
         let stream = delivery.stream;
-        let report = |records, bytes| handle.note_handled(Handled { epoch, stream, records, bytes });
+        let report = |records, bytes| {
+            lane.unhandled.fetch_sub(records, Ordering::Relaxed);
+            handle.note_handled(Handled { epoch, stream, records, bytes });
+        };
         if stream.protocol() == Protocol::BYTES {
             bytes(shared, streams, epoch, delivery, &report);
         } else {

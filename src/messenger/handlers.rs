@@ -56,6 +56,8 @@ pub(crate) struct HandlerCounts {
     pub(crate) undecodable: AtomicU64,
     /// Records of a type that nobody here handles, or of a stranger who may not send it.
     pub(crate) refused: AtomicU64,
+    /// Records that waited for their handler, or were with it, when the messenger closed.
+    pub(crate) dropped: AtomicU64,
 }
 
 /// Before the first record.

@@ -30,6 +30,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc};
+use tokio_util::task::TaskTracker;
 
 use self::bytes::Streams;
 use dispatch::{PeerInbound, Shared};
@@ -47,7 +48,8 @@ use port::PeerPort;
 const JOIN: Duration = Duration::from_secs(2);
 
 /// A messenger: sends to members, hands what comes to handlers, keeps links, resumes sessions. Cheap to clone; when the
-/// last clone is dropped it closes.
+/// last clone is dropped it closes. A handler that holds a clone keeps it open: then call [`Messenger::close`] or
+/// [`Messenger::leave`].
 #[derive(Clone, Debug)]
 pub struct Messenger {
     inner: Arc<Inner>,
@@ -78,6 +80,7 @@ impl Messenger {
             driver,
             handlers: ArcSwap::default(),
             counts: HandlerCounts::default(),
+            lanes: TaskTracker::new(),
             opened,
         });
         let face = Face { shared: Arc::downgrade(&shared), events: events.clone() };
@@ -311,19 +314,27 @@ impl Messenger {
         stats.handler_panics = shared.counts.panics.load(Ordering::Relaxed);
         stats.undecodable = shared.counts.undecodable.load(Ordering::Relaxed);
         stats.refused_records = shared.counts.refused.load(Ordering::Relaxed);
+        stats.dropped_at_close = shared.counts.dropped.load(Ordering::Relaxed);
         stats
     }
 
     // ---- the end ----
 
     /// Leaves in order: takes no new messages, drains (still redialling), says goodbye to each peer and waits for its
-    /// confirmation; then closes. What is not acknowledged within `deadline` ends as [`Messenger::close`] says.
+    /// confirmation; lets handlers finish what was accepted; then closes. What is not done within `deadline` ends as
+    /// [`Messenger::close`] says. Cancelled, it has begun to leave; call it again, or `close`.
     pub async fn leave(&self, deadline: Duration) {
         self.note_closed("left");
-        let driver = &self.inner.shared.driver;
-        driver.leave();
-        if tokio::time::timeout(deadline, driver.empty()).await.is_err() {
-            tracing::warn!("not everything was acknowledged within {deadline:?}");
+        let shared = &self.inner.shared;
+        shared.driver.leave();
+        let leaving = async {
+            shared.driver.empty().await;
+            // Nothing is delivered any more, so the handlers' tasks come to an end.
+            shared.lanes.close();
+            shared.lanes.wait().await;
+        };
+        if tokio::time::timeout(deadline, leaving).await.is_err() {
+            tracing::warn!("not everything was acknowledged and handled within {deadline:?}");
         }
         self.close().await;
     }

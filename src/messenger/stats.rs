@@ -163,6 +163,9 @@ pub struct Stats {
     pub undecodable: u64,
     /// Records that nobody handles, or that their sender may not send.
     pub refused_records: u64,
+    /// Records that had been accepted and whose handler was not done when the messenger closed. Their senders were told
+    /// that they were acknowledged, and are never told that they were handled.
+    pub dropped_at_close: u64,
 }
 
 impl Stats {
