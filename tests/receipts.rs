@@ -1,5 +1,6 @@
 //! Every message ends in exactly one way, and leaving and closing keep their word: T20, T21.
 #![cfg(feature = "faults")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

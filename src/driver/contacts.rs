@@ -1,0 +1,107 @@
+//! Contacts: who is at an address, kept for as long as a handle is held, and followed when another member comes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::watch;
+
+use super::{Driver, Registry, clock, search};
+use crate::member::{Endpoint, MemberId};
+use crate::peer::{ContactId, Finding, PeerEvent};
+
+/// A contact that a handle holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    endpoint: Endpoint,
+    found: watch::Sender<MemberId>,
+}
+
+impl Driver {
+    /// Who is at this address? Asks until somebody answers. Cancel safe: dropping the future ends the search.
+    pub(crate) async fn search(self: &Arc<Self>, endpoint: Endpoint) -> Finding {
+        search::run(self, endpoint, Some(self.contact_give_up)).await
+    }
+
+    /// Keeps the session with a member found at an address. `None`: closed.
+    pub(crate) fn hold(
+        self: &Arc<Self>,
+        id: MemberId,
+        endpoint: Endpoint,
+    ) -> Option<(ContactId, watch::Receiver<MemberId>)> {
+        let mut registry = self.registry.lock();
+        if registry.closed {
+            return None;
+        }
+        let contact = ContactId(self.next_contact.fetch_add(1, Ordering::Relaxed));
+        let (found, watcher) = watch::channel(id);
+        registry.contacts.insert(contact, Held { endpoint: endpoint.clone(), found });
+        self.attach_contact(&mut registry, id, contact, endpoint);
+        Some((contact, watcher))
+    }
+
+    fn attach_contact(
+        self: &Arc<Self>,
+        registry: &mut Registry,
+        id: MemberId,
+        contact: ContactId,
+        endpoint: Endpoint,
+    ) {
+        let handle = self.peer_or_new(registry, id);
+        handle.peer.lock().add_contact(clock::now(), contact, endpoint);
+        handle.doorbell.ring();
+    }
+
+    /// The handle of a contact is gone.
+    pub(crate) fn release(&self, contact: ContactId) {
+        let held = self.registry.lock().contacts.remove(&contact);
+        if let Some(handle) = held.and_then(|held| self.peer(*held.found.borrow())) {
+            handle.peer.lock().remove_contact(contact);
+            handle.doorbell.ring();
+        }
+    }
+
+    /// Another member was found at the address of these contacts: they go over to it. In a task of its own, because
+    /// the caller holds the lock of the peer that was there.
+    pub(super) fn replaced(self: &Arc<Self>, contacts: Vec<ContactId>, by: MemberId) {
+        let driver = Arc::clone(self);
+        self.spawn(async move {
+            let mut registry = driver.registry.lock();
+            for contact in contacts {
+                driver.go_over(&mut registry, contact, by);
+            }
+        });
+    }
+
+    /// A member that contacts were held for has departed: they go on looking for whoever comes to their addresses.
+    pub(super) fn seek_others(self: &Arc<Self>, registry: &Registry, departed: MemberId) {
+        for (contact, held) in &registry.contacts {
+            if *held.found.borrow() == departed {
+                let (driver, contact, endpoint) = (Arc::clone(self), *contact, held.endpoint.clone());
+                let mut released = held.found.subscribe();
+                self.spawn(async move {
+                    let seek = async {
+                        let by = search::another(&driver, endpoint, departed).await;
+                        driver.go_over(&mut driver.registry.lock(), contact, by);
+                        driver.event(PeerEvent::Replaced { old: departed, new: by });
+                    };
+                    tokio::select! {
+                        biased;
+                        () = driver.stop.cancelled() => {}
+                        _released = released.changed() => {}
+                        () = seek => {}
+                    }
+                });
+            }
+        }
+    }
+
+    /// Another member was found at the address of a contact, if that is still held.
+    fn go_over(self: &Arc<Self>, registry: &mut Registry, contact: ContactId, to: MemberId) {
+        let Some(held) = registry.contacts.get(&contact) else { return };
+        let endpoint = held.endpoint.clone();
+        held.found.send_replace(to);
+        if !registry.closed {
+            self.attach_contact(registry, to, contact, endpoint);
+        }
+    }
+}
