@@ -225,6 +225,9 @@ impl Messenger {
     /// dropped. The address given is dialled, not the one advertised. Gives up after
     /// [`Timeouts::contact_give_up`](crate::Timeouts) if nobody is met; once somebody was, never. Cancel safe.
     ///
+    /// The link may still be coming up when this returns: until it is there, the queue takes what the reserve holds
+    /// ([`Limits::reserve_bytes`](crate::Limits)), and `send_wait` waits for more.
+    ///
     /// # Errors
     ///
     /// [`ContactError`]; nothing is kept.

@@ -160,9 +160,9 @@ impl ClassSender<'_> {
         Sending { driver, stream, hash: kind.hash(), version: kind.version(), body }
     }
 
-    // Moving a report or a kind that was just written costs more than queueing a small message.
+    /// Encodes once, checks, and hands the body to `send`. Inlined, because moving a report that was just written costs
+    /// more than queueing a small message.
     #[inline(always)]
-    /// Encodes once, checks, and hands the body to `send`.
     fn prepared<M: Outgoing, T>(
         &self,
         message: &M,
