@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::*;
-use karere::{Class, Limits, Messenger, PeerEvent, Raw, SendError, Timeouts};
+use karere::{Cause, Class, Limits, Lost, Messenger, Raw, SendError, Timeouts};
 use parking_lot::Mutex;
 
 const KIB: usize = 1024;
@@ -182,21 +182,21 @@ async fn a_sender_that_leaves_in_the_middle_gives_its_memory_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_is_too_large_for_the_receiver_is_reported_as_stuck() {
-    // The two were configured differently.
-    let builder = Messenger::builder().bind("127.0.0.1:0").timeouts(patient());
-    let server =
-        builder.limits(Limits { message_bytes: 100_000, ..Limits::default() }).start().await.unwrap();
-    let got = bodies(&server);
+async fn a_message_larger_than_the_receiver_takes_is_not_sent_and_the_link_stays() {
+    let limits = Limits { message_bytes: 100 * 1024, ..Limits::default() };
+    let builder = Messenger::builder().bind("127.0.0.1:0").limits(limits).timeouts(patient());
+    let server = builder.start().await.unwrap();
+    let got = Collected::by(&server);
     let client = client(patient()).await;
-    let seen = Seen::by(&server);
-    let contact = contact(&client, &server).await;
-    let raw = Raw::new(BLOB, Bytes::from(vec![0; 200_000]));
-    let receipt = client.send_with_receipt(&raw, contact.id()).unwrap();
-    // It never arrives, and is not lost silently either: it waits, and the receiver tells that something is wrong.
-    eventually(LONG, || seen.has(&PeerEvent::Stuck { peer: client.member().id })).await;
-    assert_eq!(receipt.now(), None);
-    drop(contact);
-    within(LONG, receipt.acked()).await.unwrap_err();
-    assert_eq!(got.lock().len(), 0);
+    let contact = contact_at(&client, server.local_address().unwrap()).await;
+    // The link is up, so that the queue takes large messages.
+    let first = receipt_for(&client, contact.id(), 0).await;
+    assert_eq!(within(LONG, first.acked()).await, Ok(()));
+    let large = Word("x".repeat(200 * 1024));
+    let receipt = client.send_with_receipt(&large, contact.id()).unwrap();
+    assert_eq!(within(LONG, receipt.acked()).await, Err(Lost::NotSent(Cause::TooLarge)));
+    let next = receipt_for(&client, contact.id(), 1).await;
+    assert_eq!(within(LONG, next.handled()).await, Ok(()));
+    got.are_exactly(2, LONG).await;
+    assert_eq!(client.stats().total().links, 1, "the link stays");
 }

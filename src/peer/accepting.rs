@@ -76,6 +76,7 @@ impl Peer {
             return Err(error);
         }
         self.session.bind(hello.epoch);
+        self.session.set_peer_message_bytes(hello.message_bytes);
         self.reasons.end_lease();
         if rank.generation > self.established {
             self.established = rank.generation;

@@ -61,6 +61,7 @@ impl Peer {
             attempt: rank.attempt,
             streams: self.session.resume_points(),
             credit: self.session.default_credit(),
+            message_bytes: self.session.message_bytes(),
             ..self.with.me.question()
         }
     }

@@ -33,6 +33,7 @@ impl Introduction {
             streams: Vec::new(),
             features: 0,
             credit: 0,
+            message_bytes: u64::MAX,
         }
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Batch {
     count: u32,
     messages: u32,
     starts_message: bool,
+    /// Bytes of the chunked message that begins here, else 0.
+    large_bytes: u64,
     tickets: SmallVec<[(u32, Ticket); 1]>,
     types: SmallVec<[(u32, u16); 2]>,
     mixed: bool,
@@ -44,6 +46,7 @@ impl Batch {
             count: 0,
             messages: 0,
             starts_message: true,
+            large_bytes: 0,
             tickets: SmallVec::new(),
             types: SmallVec::new(),
             mixed: false,
@@ -135,6 +138,17 @@ impl Batch {
 
     pub(crate) const fn messages(&self) -> u32 {
         self.messages
+    }
+
+    /// The first chunk of a message of so many bytes.
+    pub(crate) fn begins_large(mut self, bytes: u64) -> Self {
+        self.large_bytes = bytes;
+        self
+    }
+
+    /// Bytes of the chunked message that begins here, else 0.
+    pub(crate) const fn large_bytes(&self) -> u64 {
+        self.large_bytes
     }
 
     pub(crate) const fn starts_message(&self) -> bool {

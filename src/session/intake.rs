@@ -207,7 +207,8 @@ impl Intake {
                 | if last { record::LAST } else { 0 };
             let header = header((end - start + extension.len()) as u32, flags);
             let ticket = if last { ticket.take() } else { None };
-            queue.push_back(Batch::of_shared(header, extension, body.slice(start..end), ticket));
+            let chunk = Batch::of_shared(header, extension, body.slice(start..end), ticket);
+            queue.push_back(if first { chunk.begins_large(total as u64) } else { chunk });
         }
     }
 

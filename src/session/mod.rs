@@ -105,6 +105,8 @@ pub(crate) struct Session {
     inboxes: Vec<Inbox>,
     /// Credit for streams that the peer's hello did not list.
     peer_credit: u64,
+    /// The largest message that the peer takes.
+    peer_message_bytes: u64,
     types: Option<PeerTypes>,
     /// Both are in one view.
     admitted: bool,
@@ -132,6 +134,7 @@ impl Session {
             outboxes: Vec::new(),
             inboxes: Vec::new(),
             peer_credit: 0,
+            peer_message_bytes: u64::MAX,
             types: None,
             admitted: false,
             link_up: false,
@@ -168,6 +171,16 @@ impl Session {
     /// For a hello: what was received, and how far the peer may go on.
     pub(crate) fn resume_points(&self) -> Vec<StreamResume> {
         self.inboxes.iter().map(Inbox::resume_point).collect()
+    }
+
+    /// The largest message that is taken here, for a hello.
+    pub(crate) const fn message_bytes(&self) -> u64 {
+        self.config.inbox.message_bytes_max as u64
+    }
+
+    /// The largest message that the peer takes: a larger one is not sent, and its sender is told.
+    pub(crate) fn set_peer_message_bytes(&mut self, most: u64) {
+        self.peer_message_bytes = most;
     }
 
     /// Credit for streams that the hello does not list.

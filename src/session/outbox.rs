@@ -50,6 +50,8 @@ pub(crate) struct Outbox {
     window_bytes: u64,
     /// The last record that got a number is a chunk of a message whose end did not get one yet.
     in_message: bool,
+    /// Why the head of the last message that was dropped was.
+    head_refused: Cause,
     /// Since when something waits for credit.
     blocked_since: Option<Instant>,
     /// For how long in all something has waited for credit before.
@@ -74,6 +76,7 @@ impl Outbox {
             credit,
             window_bytes: 0,
             in_message: false,
+            head_refused: Cause::NotUnderstood,
             blocked_since: None,
             blocked: Duration::ZERO,
             unacked: VecDeque::new(),
@@ -195,24 +198,34 @@ impl Outbox {
         Some(Wrote::New { bytes })
     }
 
-    /// Drops, before they get a number, the records whose type the peer does not take. The rest of a message whose
-    /// head got one is not judged again: a head without its tail would block the stream for ever.
-    pub(crate) fn refuse_types(&mut self, judge: impl Fn(u32, u16) -> Result<(), Cause>) -> Freed {
+    /// Drops, before they get a number, the records that the peer does not take: of a type that it does not know, or
+    /// of a message of more than `most` bytes. The rest of a message whose head got a number is not judged again, and
+    /// the rest of one whose head was dropped goes with it: neither may come without the other.
+    pub(crate) fn refuse(&mut self, judge: impl Fn(u32, u16) -> Result<(), Cause>, most: u64) -> Freed {
         let mut freed = Freed::default();
         let passes = |hash, version| judge(hash, version).is_ok();
-        let is_tail = |batch: &Batch| self.in_message && !batch.starts_message();
-        if self.queue.front().is_none_or(|batch| is_tail(batch) || batch.all_types(passes)) {
-            return freed;
-        }
+        let headless = match self.queue.front() {
+            None => return freed,
+            Some(batch) if !batch.starts_message() => {
+                if self.in_message {
+                    return freed;
+                }
+                Some(self.head_refused)
+            }
+            Some(batch) if batch.large_bytes() > most => Some(Cause::TooLarge),
+            Some(batch) if batch.all_types(passes) => return freed,
+            Some(_) => None,
+        };
         let Some(batch) = self.queue.pop_front() else { return freed };
-        let (kept, refused) = batch.split_by_type(passes);
+        let (kept, refused) =
+            if headless.is_some() { (None, vec![batch]) } else { batch.split_by_type(passes) };
         if let Some(kept) = kept {
             self.queue.push_front(kept);
         }
         for batch in refused {
-            let cause = batch.first_type().map_or(Cause::NotUnderstood, |(hash, version)| {
-                judge(hash, version).err().unwrap_or(Cause::NotUnderstood)
-            });
+            let judged = |(hash, version)| judge(hash, version).err().unwrap_or(Cause::NotUnderstood);
+            let cause = headless.or_else(|| batch.first_type().map(judged)).unwrap_or(Cause::NotUnderstood);
+            self.head_refused = cause;
             freed.messages += u64::from(batch.messages());
             freed.charge += batch.charge();
             batch.into_tickets().for_each(|ticket| ticket.lost(Lost::NotSent(cause)));

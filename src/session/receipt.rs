@@ -26,6 +26,9 @@ pub enum Cause {
     /// The peer has no handler for this type, or not for this version of it.
     #[error("the peer does not understand this type")]
     NotUnderstood,
+    /// It is larger than any message the peer takes.
+    #[error("larger than any message the peer takes")]
+    TooLarge,
     /// The type is for members of a view, and the two share none.
     #[error("the type is for members of a view only")]
     NotAdmitted,

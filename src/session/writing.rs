@@ -60,7 +60,8 @@ impl Session {
         let mut refused = Freed::default();
         for outbox in &mut self.outboxes {
             let stream = outbox.stream;
-            let freed = outbox.refuse_types(|hash, version| types.judge(stream, hash, version, admitted));
+            let judge = |hash, version| types.judge(stream, hash, version, admitted);
+            let freed = outbox.refuse(judge, self.peer_message_bytes);
             refused.messages += freed.messages;
             refused.charge += freed.charge;
         }

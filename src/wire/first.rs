@@ -44,6 +44,7 @@ mod field {
     pub(super) const STREAM: u16 = 15;
     pub(super) const FEATURES: u16 = 16;
     pub(super) const CREDIT: u16 = 18;
+    pub(super) const MESSAGE_BYTES: u16 = 19;
     pub(super) const CODE: u16 = 32;
     pub(super) const TEXT: u16 = 33;
     pub(super) const RANGES: u16 = 34;
@@ -79,6 +80,8 @@ pub(crate) struct Hello {
     pub(crate) features: u64,
     /// Record bytes granted on each stream that is not listed.
     pub(crate) credit: u64,
+    /// The largest message that is taken; without the field any is.
+    pub(crate) message_bytes: u64,
 }
 
 /// A refusal, with who refuses.
@@ -237,6 +240,7 @@ fn decode_hello(versions: Versions, mut reader: Reader<'_>) -> Result<Hello, Dec
         streams: Vec::new(),
         features: 0,
         credit: 0,
+        message_bytes: u64::MAX,
     };
     while !reader.is_empty() {
         let (kind, value) = reader.field()?;
@@ -268,6 +272,7 @@ fn decode_hello(versions: Versions, mut reader: Reader<'_>) -> Result<Hello, Dec
             }),
             field::FEATURES => hello.features = value.u64()?,
             field::CREDIT => hello.credit = value.u64()?,
+            field::MESSAGE_BYTES => hello.message_bytes = value.u64()?,
             _ => unknown(kind)?,
         }
     }
@@ -403,6 +408,9 @@ fn encode_hello(out: &mut Vec<u8>, hello: &Hello) {
     }
     number(out, field::FEATURES, hello.features);
     number(out, field::CREDIT, hello.credit);
+    if hello.message_bytes != u64::MAX {
+        number(out, field::MESSAGE_BYTES, hello.message_bytes);
+    }
 }
 
 fn put_view(out: &mut Vec<u8>, kind: u16, view: Option<ViewId>) {

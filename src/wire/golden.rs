@@ -102,6 +102,7 @@ fn hello() -> Hello {
         ],
         features: 0,
         credit: 1 << 20,
+        message_bytes: 1 << 26,
     }
 }
 

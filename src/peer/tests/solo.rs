@@ -49,6 +49,7 @@ impl Solo {
             epoch: Epoch(epoch),
             your_epoch: Epoch(your_epoch),
             credit: CREDIT,
+            message_bytes: u64::MAX,
             ..self.them.question()
         }
     }

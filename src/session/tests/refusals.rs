@@ -189,6 +189,28 @@ fn a_large_message_of_an_unknown_type_is_not_sent_at_all() {
 }
 
 #[test]
+fn a_message_larger_than_the_peer_takes_is_not_sent_and_its_neighbours_are() {
+    let mut pair = Pair::linked();
+    pair.sides[A].session.set_peer_message_bytes(200 * KIB as u64);
+    let before = pair.push(A, NORMAL, 200 * KIB);
+    let large = pair.push(A, NORMAL, 200 * KIB + 1);
+    let after = pair.push(A, NORMAL, 10);
+    pair.finish();
+    assert_eq!(pair.sides[A].end_of(large), Some(Err(Lost::NotSent(Cause::TooLarge))));
+    assert_eq!(pair.sides[B].tags(), [before, after]);
+}
+
+#[test]
+fn a_message_whose_head_was_written_is_sent_to_its_end_though_it_is_too_large_now() {
+    let mut pair = Pair::linked();
+    let tag = pair.push(A, NORMAL, 900 * KIB);
+    pair.write_and_carry(A);
+    pair.sides[A].session.set_peer_message_bytes(KIB as u64);
+    pair.finish();
+    assert_eq!(pair.sides[B].tags(), [tag]);
+}
+
+#[test]
 fn a_message_whose_head_was_written_is_sent_to_its_end_though_its_type_is_refused_now() {
     let mut pair = Pair::linked();
     let tag = pair.push(A, NORMAL, 900 * KIB);
