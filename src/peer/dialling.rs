@@ -95,7 +95,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn handle_answer(&mut self, now: Instant, link: LinkId, answer: &Hello) -> bool {
+    fn handle_answer(&mut self, now: Instant, link: LinkId, answer: &Hello) -> bool {
         let Some(rank) = self.pending(link).map(|dial| dial.rank) else { return false };
         if answer.from.id != self.id || answer.to != Some(self.with.me.member.id) {
             self.redial(now);
@@ -123,7 +123,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn handle_reject(&mut self, now: Instant, reject: &Reject) {
+    fn handle_reject(&mut self, now: Instant, reject: &Reject) {
         let endpoint = match &self.dialling {
             Dialling::Pending(dial) => dial.endpoint.clone(),
             Dialling::Idle | Dialling::Waiting(_) => return,
@@ -148,7 +148,7 @@ impl Peer {
     }
 
     /// Rule 5: a session that only contacts hold ends when another member is found at their address.
-    pub(super) fn replaced(&mut self, endpoint: &Endpoint, by: MemberId) {
+    fn replaced(&mut self, endpoint: &Endpoint, by: MemberId) {
         let contacts = self.reasons.remove_contacts_at(endpoint);
         self.event(PeerEvent::Replaced { old: self.id, new: by });
         self.outputs.push_back(PeerOutput::Replaced { contacts, by });
@@ -156,7 +156,7 @@ impl Peer {
     }
 
     /// The peer proves that it has lost the session.
-    pub(super) fn session_unknown(&mut self, now: Instant) {
+    fn session_unknown(&mut self, now: Instant) {
         if matches!(self.state, State::Leaving { .. }) && self.session.is_drained() {
             self.end(Cause::Departed);
         } else if self.session.peer_epoch().is_some() {

@@ -59,7 +59,7 @@ impl Peer {
     }
 
     /// Rule 7: ending a session closes all its links and dials.
-    pub(super) fn close_all(&mut self, farewell: Option<Bytes>) {
+    fn close_all(&mut self, farewell: Option<Bytes>) {
         if let Some(live) = self.live.take() {
             self.outputs.push_back(PeerOutput::Close { link: live.link.id(), farewell });
             self.session.handle_link_down();

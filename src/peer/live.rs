@@ -102,7 +102,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn peer_types(&self, entries: &[TypeEntry]) -> PeerTypes {
+    fn peer_types(&self, entries: &[TypeEntry]) -> PeerTypes {
         PeerTypes::new(entries, |theirs| {
             let same = |ours: &&TypeEntry| (ours.protocol, ours.hash) == (theirs.protocol, theirs.hash);
             self.types.iter().filter(same).any(|ours| ours.name != theirs.name)

@@ -31,7 +31,7 @@ impl Session {
         debug_assert!(self.is_drained());
     }
 
-    pub(super) fn drop_written(&mut self, cause: Cause) {
+    fn drop_written(&mut self, cause: Cause) {
         for at in 0..self.outboxes.len() {
             let Some(outbox) = self.outboxes.get_mut(at) else { continue };
             let stream = outbox.stream;
@@ -44,7 +44,7 @@ impl Session {
         }
     }
 
-    pub(super) fn drop_unwritten(&mut self, lost: Lost, which: impl Fn(StreamId) -> bool) {
+    fn drop_unwritten(&mut self, lost: Lost, which: impl Fn(StreamId) -> bool) {
         for at in 0..self.outboxes.len() {
             if let Some(outbox) = self.outboxes.get_mut(at).filter(|outbox| which(outbox.stream)) {
                 let freed = outbox.purge(lost);

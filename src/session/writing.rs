@@ -43,7 +43,7 @@ impl Session {
         self.write_acks(out, out.parts.len());
     }
 
-    pub(super) fn write_acks(&mut self, out: &mut Transmit, at: usize) {
+    fn write_acks(&mut self, out: &mut Transmit, at: usize) {
         self.ack_deadline = None;
         self.ack_overdue = false;
         let wanted = self.inboxes.iter_mut().filter(|inbox| inbox.is_ack_wanted());
@@ -53,7 +53,7 @@ impl Session {
         }
     }
 
-    pub(super) fn write_batch(&mut self, now: Instant, out: &mut Transmit) -> bool {
+    fn write_batch(&mut self, now: Instant, out: &mut Transmit) -> bool {
         let Some(types) = &self.types else { return false };
         Self::fetch(&self.intake, &mut self.outboxes, self.peer_credit);
         let admitted = self.admitted;
@@ -85,7 +85,7 @@ impl Session {
     }
 
     /// One batch of each stream that has none waiting here; the rest may still grow in the intake.
-    pub(super) fn fetch(intake: &SharedIntake, outboxes: &mut Vec<Outbox>, credit: u64) {
+    fn fetch(intake: &SharedIntake, outboxes: &mut Vec<Outbox>, credit: u64) {
         let mut intake = intake.lock();
         if intake.is_empty() {
             return;
@@ -107,7 +107,7 @@ impl Session {
     }
 
     /// The stream to be served: the highest class, in turns; a lower one when it was overtaken for long enough.
-    pub(super) fn choose(&mut self) -> Option<usize> {
+    fn choose(&mut self) -> Option<usize> {
         let ready = || self.outboxes.iter().enumerate().filter(|(_, outbox)| outbox.is_ready());
         let key = |outbox: &Outbox| (outbox.stream.class(), outbox.served);
         let (best, first) = ready().min_by_key(|(_, outbox)| key(outbox))?;
