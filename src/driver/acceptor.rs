@@ -107,6 +107,10 @@ async fn greet(driver: &Arc<Driver>, mut conn: BoxConn, from: SocketAddr) {
         if hello.to.is_some() || reject.code != Code::WrongMember {
             driver.count_refusal(&format_args!("{from}: {:?}: {}", reject.code, reject.text));
         }
+        if matches!(reject.code, Code::EnvironmentMismatch | Code::NetworkMismatch) {
+            // Somebody's configuration is wrong, and both sides say so.
+            tracing::warn!(%from, "refused: {}", reject.text);
+        }
         return opening::refuse(conn, reject).await;
     }
     if hello.from.id == introduction.member.id {
