@@ -89,12 +89,12 @@ mod session;
 mod wire;
 
 pub use config::{ConfigError, Limits, Timeouts};
-pub use member::{Endpoint, EndpointError, Member, MemberId, MemberIdError, ViewId};
+pub use member::{Endpoint, EndpointError, Member, MemberId, MemberIdError, View, ViewId, Views};
 pub use messenger::{
     Books, Builder, ByteStream, ClassSender, Contact, ContactError, EncodeError, Events, HandlerError, Kind,
-    Message, Messenger, OpenError, Outgoing, PeerStats, Raw, SendError, SendReport, StartError, Stats,
-    StreamError, StreamStats, Unmatched,
+    Message, Messenger, OpenError, Outgoing, PeerStats, Raw, ReincarnateError, SendError, SendReport,
+    StartError, Stats, StreamError, StreamStats, Unmatched,
 };
-pub use peer::{Disconnect, PeerEvent};
+pub use peer::{Disconnect, PeerEvent, ViewChange, ViewError};
 pub use session::{Cause, Lost, Receipt};
 pub use wire::{Class, Versions};

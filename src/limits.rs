@@ -112,6 +112,19 @@ pub(crate) const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 /// Protocol errors in a row, without progress, until `Stuck` is reported.
 pub(crate) const ERRORS_UNTIL_STUCK: u32 = 3;
 
+// ---- views ----
+
+/// Members that are gone for good and still remembered by id; who is forgotten is judged by the view in which it joined.
+pub(crate) const GONE_MAX: usize = 4096;
+/// What is held of one peer that has joined and is in no view here yet, in record bytes: a stream's whole credit.
+pub(crate) const QUARANTINE_BYTES: usize = MIB;
+/// The same for all peers of a process.
+pub(crate) const QUARANTINE_PROCESS_BYTES: usize = 64 * MIB;
+/// How long it is held; then the link closes, and the sender keeps it.
+pub(crate) const QUARANTINE: Duration = Duration::from_secs(30);
+/// How long last words to a member that a view removed may take, until the connection is reset: well below 100 ms.
+pub(crate) const REMOVAL_LINGER: Duration = Duration::from_millis(40);
+
 // ---- before authentication ----
 
 /// Handshakes under way in one process.
@@ -145,4 +158,6 @@ const _: () = assert!(OWN_FRAME_BYTES <= CHUNK_BYTES && BYTES_RECORD_MAX <= CHUN
 const _: () = assert!(REASSEMBLY_BYTES >= MESSAGE_BYTES_MAX);
 const _: () = assert!(RESERVE_BYTES <= QUEUE_BYTES && QUEUE_BYTES <= PROCESS_BYTES);
 const _: () = assert!(PING.as_millis() * 3 <= LIVENESS.as_millis());
+const _: () =
+    assert!(QUARANTINE_BYTES as u64 >= CREDIT_BYTES && QUARANTINE_BYTES <= QUARANTINE_PROCESS_BYTES);
 const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX <= HANDSHAKES_MAX);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::limits;
 use crate::link::LinkConfig;
-use crate::member::{Endpoint, EndpointError};
+use crate::member::{Endpoint, EndpointError, Views};
 use crate::peer::{BackoffConfig, PeerConfig};
 use crate::session::{BudgetLimits, InboxLimits, SessionConfig};
 
@@ -30,6 +30,8 @@ pub struct Timeouts {
     pub contact_give_up: Duration,
     /// How long the accepting side keeps the session of a peer that dialled and is gone. Default 60 s.
     pub resume_lease: Duration,
+    /// How long messages from a peer that has joined are held until a view here includes it. Default 30 s.
+    pub quarantine: Duration,
 }
 
 impl Default for Timeouts {
@@ -44,6 +46,7 @@ impl Default for Timeouts {
             redial_max: limits::REDIAL_MAX,
             contact_give_up: limits::CONTACT_GIVE_UP,
             resume_lease: limits::RESUME_LEASE,
+            quarantine: limits::QUARANTINE,
         }
     }
 }
@@ -89,6 +92,7 @@ pub(crate) struct Raw {
     pub(crate) network: Option<String>,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
+    pub(crate) views: Views,
 }
 
 /// What is wrong with a configuration. Nothing was started.
@@ -166,6 +170,7 @@ pub(crate) struct Settings {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) environment: String,
     pub(crate) network: String,
+    pub(crate) views: Views,
     pub(crate) peer: PeerConfig,
     pub(crate) budget: BudgetLimits,
     pub(crate) message_bytes: usize,
@@ -200,6 +205,7 @@ impl TryFrom<Raw> for Settings {
             labels: raw.labels,
             environment,
             network,
+            views: raw.views,
             peer: PeerConfig {
                 session: SessionConfig {
                     inbox: InboxLimits {
@@ -207,6 +213,7 @@ impl TryFrom<Raw> for Settings {
                         message_bytes_max: bounds.message_bytes,
                     },
                     ack_delay: times.ack_delay,
+                    quarantine: times.quarantine,
                 },
                 link: LinkConfig { ping: times.ping, liveness: times.liveness },
                 backoff: BackoffConfig { min: times.redial_min, max: times.redial_max },
@@ -254,6 +261,7 @@ fn check_times(times: &Timeouts) -> Result<(), ConfigError> {
     must(times.ack_delay * 2 <= times.ping, "ack_delay", "must be at most half of ping")?;
     must(times.redial_min <= times.redial_max, "redial_min", "must not be above redial_max")?;
     must(times.resume_lease >= times.liveness, "resume_lease", "must not be below liveness")?;
+    must(times.quarantine >= least, "quarantine", "must be at least 1 ms")?;
     must(times.contact_give_up >= times.hello, "contact_give_up", "must not be below hello")
 }
 

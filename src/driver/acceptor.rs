@@ -83,12 +83,12 @@ fn enter(driver: &Arc<Driver>, door: &Arc<Mutex<Door>>, conn: BoxConn, from: Soc
 }
 
 async fn greet(driver: &Arc<Driver>, mut conn: BoxConn, from: SocketAddr) {
-    let deadline = driver.surroundings.config.hello;
+    let deadline = driver.config().hello;
     let opening = match tokio::time::timeout(deadline, opening::read(&mut conn)).await {
         Ok(Ok(opening)) => opening,
         Ok(Err(OpeningError::Decode(error @ DecodeError::Version { found }))) => {
             driver.count_refusal(&format_args!("{from}: {error}"));
-            let reject = driver.surroundings.me.reject_version(found);
+            let reject = driver.me().reject_version(found);
             return opening::refuse(conn, reject).await;
         }
         Ok(Err(OpeningError::Decode(error))) => {
@@ -102,7 +102,7 @@ async fn greet(driver: &Arc<Driver>, mut conn: BoxConn, from: SocketAddr) {
     let (FirstBytes::Hello(hello), rest) = opening else {
         return driver.count_refusal(&format_args!("{from}: an answer where a hello was expected"));
     };
-    let introduction = Arc::clone(&driver.surroundings.me);
+    let introduction = driver.me();
     if let Err(reject) = introduction.judge(&hello) {
         if hello.to.is_some() || reject.code != Code::WrongMember {
             driver.count_refusal(&format_args!("{from}: {:?}: {}", reject.code, reject.text));
@@ -124,5 +124,5 @@ async fn greet(driver: &Arc<Driver>, mut conn: BoxConn, from: SocketAddr) {
 
 /// The refusal of one too many.
 pub(super) fn busy(driver: &Driver) -> Box<Reject> {
-    Box::new(driver.surroundings.me.reject(Code::Busy, "too many sessions or connections; try again later"))
+    Box::new(driver.me().reject(Code::Busy, "too many sessions or connections; try again later"))
 }

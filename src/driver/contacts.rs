@@ -35,13 +35,13 @@ impl Driver {
         let contact = ContactId(self.next_contact.fetch_add(1, Ordering::Relaxed));
         let (found, watcher) = watch::channel(id);
         registry.contacts.insert(contact, Held { endpoint: endpoint.clone(), found });
-        self.attach_contact(&mut registry, id, contact, endpoint);
+        self.attach_contact(&registry, id, contact, endpoint);
         Some((contact, watcher))
     }
 
     fn attach_contact(
         self: &Arc<Self>,
-        registry: &mut Registry,
+        registry: &Registry,
         id: MemberId,
         contact: ContactId,
         endpoint: Endpoint,
@@ -57,6 +57,18 @@ impl Driver {
         if let Some(handle) = held.and_then(|held| self.peer(*held.found.borrow())) {
             handle.peer.lock().remove_contact(contact);
             handle.doorbell.ring();
+        }
+    }
+
+    /// This process is another member: its contacts are the same, in new sessions.
+    pub(super) fn renew_contacts(self: &Arc<Self>, registry: &mut Registry, old: MemberId, new: MemberId) {
+        let contacts: Vec<_> =
+            registry.contacts.iter().map(|(id, held)| (*id, *held.found.borrow())).collect();
+        for (contact, with) in contacts {
+            // Whoever departed is being looked for already, or rather whoever comes in its place.
+            if !registry.roster.place(with).gone {
+                self.go_over(registry, contact, if with == old { new } else { with });
+            }
         }
     }
 

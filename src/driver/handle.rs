@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::doorbell::Doorbell;
 use super::net::BoxConn;
 use crate::member::MemberId;
-use crate::peer::Peer;
+use crate::peer::{Introduction, Peer, Place};
 use crate::session::{Handled, SharedIntake};
 use crate::wire::Hello;
 
@@ -32,6 +32,8 @@ pub(crate) struct PeerHandle {
     pub(crate) intake: SharedIntake,
     pub(crate) peer: Mutex<Peer>,
     pub(crate) doorbell: Doorbell,
+    /// A view that was installed and that the peer was not told of yet.
+    view: Mutex<Option<(Arc<Introduction>, Place)>>,
     /// What handlers are done with, merged by session and stream.
     handled: Mutex<SmallVec<[Handled; 4]>>,
     incoming: Mutex<Vec<Incoming>>,
@@ -46,10 +48,21 @@ impl PeerHandle {
             intake,
             peer: Mutex::new(peer),
             doorbell: Doorbell::default(),
+            view: Mutex::default(),
             handled: Mutex::default(),
             incoming: Mutex::default(),
             extension: OnceLock::new(),
         }
+    }
+
+    /// A view was installed; only the last one counts.
+    pub(crate) fn note_view(&self, me: Arc<Introduction>, place: Place) {
+        *self.view.lock() = Some((me, place));
+        self.doorbell.ring();
+    }
+
+    pub(crate) fn take_view(&self) -> Option<(Arc<Introduction>, Place)> {
+        self.view.lock().take()
     }
 
     /// A handler is done with something.

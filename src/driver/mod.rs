@@ -13,6 +13,7 @@ pub(crate) mod net;
 mod opening;
 mod peer_task;
 mod search;
+mod views;
 mod wire_io;
 
 pub(crate) use handle::{Incoming, PeerHandle};
@@ -37,9 +38,14 @@ use peer_task::PeerTask;
 
 use crate::config::Settings;
 use crate::limits::LEASES_MAX;
+use crate::link::LinkId;
 use crate::member::MemberId;
-use crate::peer::{ContactId, Counters, Introduction, Peer, PeerEvent, PeerOutput, Surroundings};
-use crate::session::{Account, Accounts, Budget, Buffers, Cause, Delivery, Intake};
+use crate::peer::{
+    ContactId, Counters, Introduction, Peer, PeerConfig, PeerEvent, PeerOutput, Roster, Standing,
+    Surroundings,
+};
+use crate::session::{Account, Accounts, Budget, Buffers, Cause, Delivery, Intake, QuarantineRoom};
+use crate::wire::first::Code;
 use crate::wire::{Epoch, Reject, TypeEntry};
 
 /// Connections that are said goodbye to at the same time; beyond it they are just closed.
@@ -68,7 +74,7 @@ pub(crate) trait Application: Send + Sync + 'static {
 
 /// Sums over peers that are gone, so that nothing disappears from the books.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Gone {
+pub(crate) struct Past {
     pub(crate) queued: u64,
     pub(crate) accounts: Accounts,
     pub(crate) links: u64,
@@ -79,7 +85,9 @@ type Peers = HashMap<MemberId, Arc<PeerHandle>, foldhash::fast::RandomState>;
 
 /// See the module's text.
 pub(crate) struct Driver {
-    pub(crate) surroundings: Surroundings,
+    surroundings: Surroundings,
+    /// What hellos say of this process from now on. Changes under the registry's lock.
+    me: ArcSwap<Introduction>,
     pub(crate) net: Arc<dyn Net>,
     pub(crate) contact_give_up: Duration,
     /// Memory for messages larger than the credit; permits of 1 KiB.
@@ -101,22 +109,26 @@ pub(crate) struct Driver {
     forgotten: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Registry {
     closed: bool,
+    roster: Roster,
     contacts: HashMap<ContactId, Held>,
-    gone: Gone,
+    gone: Past,
 }
 
 impl Driver {
     /// Must be called in a tokio runtime; all tasks run there.
     pub(crate) fn new(settings: &Settings, introduction: Introduction, net: Arc<dyn Net>) -> Arc<Self> {
         let kib = Self::reassembly_permits(settings.reassembly_bytes as u64) as usize;
+        let me = Arc::new(introduction);
         Arc::new(Self {
+            me: ArcSwap::new(Arc::clone(&me)),
             surroundings: Surroundings {
                 config: settings.peer,
-                me: Arc::new(introduction),
+                me,
                 counters: Arc::new(Counters::new()),
+                quarantine: QuarantineRoom::default(),
             },
             net,
             contact_give_up: settings.contact_give_up,
@@ -126,7 +138,12 @@ impl Driver {
             buffers: Arc::new(Buffers::default()),
             application: OnceLock::new(),
             peers: ArcSwap::default(),
-            registry: Mutex::default(),
+            registry: Mutex::new(Registry {
+                closed: false,
+                roster: Roster::new(settings.views),
+                contacts: HashMap::new(),
+                gone: Past::default(),
+            }),
             types: ArcSwap::default(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -136,6 +153,26 @@ impl Driver {
             next_contact: AtomicU64::new(1),
             forgotten: Notify::new(),
         })
+    }
+
+    /// What hellos say of this process now.
+    pub(crate) fn me(&self) -> Arc<Introduction> {
+        self.me.load_full()
+    }
+
+    /// Times and bounds.
+    fn config(&self) -> &PeerConfig {
+        &self.surroundings.config
+    }
+
+    /// A number for a link.
+    fn link(&self) -> LinkId {
+        self.surroundings.counters.link()
+    }
+
+    /// What a peer or a search that begins now shares.
+    fn surroundings(&self) -> Surroundings {
+        Surroundings { me: self.me(), ..self.surroundings.clone() }
     }
 
     /// Before anything else: who handles what comes.
@@ -178,7 +215,7 @@ impl Driver {
     }
 
     /// The peer, made if need be. The registry's lock is held, so that it cannot be forgotten meanwhile.
-    fn peer_or_new(self: &Arc<Self>, _registry: &mut Registry, id: MemberId) -> Arc<PeerHandle> {
+    fn peer_or_new(self: &Arc<Self>, registry: &Registry, id: MemberId) -> Arc<PeerHandle> {
         // One that has ended is being forgotten by its task: who is wanted from now on is another.
         if let Some(handle) = self.peer(id).filter(|handle| !handle.peer.lock().has_ended()) {
             return handle;
@@ -186,7 +223,8 @@ impl Driver {
         let account = Account::new(Arc::clone(&self.budget));
         let intake = Arc::new(Mutex::new(Intake::new(account, Arc::clone(&self.buffers))));
         let types = self.types.load_full();
-        let peer = Peer::new(self.surroundings.clone(), id, Arc::clone(&intake), types, clock::seed());
+        let peer = Peer::new(self.surroundings(), id, Arc::clone(&intake), types, clock::seed())
+            .with_place(registry.roster.place(id));
         let handle = Arc::new(PeerHandle::new(id, intake, peer));
         self.update(|peers| peers.insert(id, Arc::clone(&handle)));
         let inbound = match self.application.get() {
@@ -194,7 +232,7 @@ impl Driver {
             None => Box::new(Nobody),
         };
         let mut task = PeerTask::new(Arc::clone(self), Arc::clone(&handle), inbound);
-        if id == self.surroundings.me.member.id {
+        if id == self.me().member.id {
             task = task.loop_back();
         }
         self.spawn(task.run());
@@ -233,6 +271,11 @@ impl Driver {
             }
         });
         registry.gone.add(&peer);
+        if let Some(why) = peer.gone()
+            && peer.is_of(self.me().member.id)
+        {
+            registry.roster.note_gone(handle.id, why);
+        }
         self.forgotten.notify_waiters();
         if !registry.closed && self.peer(handle.id).is_none() {
             self.seek_others(&registry, handle.id);
@@ -241,7 +284,7 @@ impl Driver {
     }
 
     /// Sums over peers that are gone.
-    pub(crate) fn gone(&self) -> Gone {
+    pub(crate) fn gone(&self) -> Past {
         self.registry.lock().gone
     }
 
@@ -249,22 +292,33 @@ impl Driver {
     fn incoming(self: &Arc<Self>, incoming: Incoming) -> Result<(), (BoxConn, Box<Reject>)> {
         let mut registry = self.registry.lock();
         let id = incoming.hello.from.id;
+        if registry.roster.place(id).judge(incoming.hello.from.joined) == Standing::Removed
+            && self.peer(id).is_none()
+        {
+            let text = "a view has removed you; who comes back needs a new id";
+            return Err((incoming.conn, Box::new(self.me().reject(Code::Removed, text))));
+        }
+        if let Some(old) = registry.roster.replaced_by(&incoming.hello.from) {
+            self.event(PeerEvent::Replaced { old, new: id });
+        }
         let full = self.peers.load().len() >= LEASES_MAX && self.peer(id).is_none();
         if full || registry.closed {
             return Err((incoming.conn, acceptor::busy(self)));
         }
-        let handle = self.peer_or_new(&mut registry, id);
+        let handle = self.peer_or_new(&registry, id);
         handle.hand_over(incoming).map_err(|incoming| (incoming.conn, acceptor::busy(self)))
     }
 
-    /// The session with oneself.
-    pub(crate) fn oneself(self: &Arc<Self>) -> Option<Arc<PeerHandle>> {
-        let me = self.surroundings.me.member.id;
-        if let Some(handle) = self.peer(me) {
+    /// Somebody who is sent to and whom nothing was sent to before: a member of the view, or this one itself. Their
+    /// peers are made when they are first wanted.
+    #[cold]
+    pub(crate) fn peer_wanted(self: &Arc<Self>, id: MemberId) -> Option<Arc<PeerHandle>> {
+        if let Some(handle) = self.peer(id) {
             return Some(handle);
         }
-        let mut registry = self.registry.lock();
-        (!registry.closed).then(|| self.peer_or_new(&mut registry, me))
+        let registry = self.registry.lock();
+        let wanted = registry.roster.is_member(id) || id == self.me().member.id;
+        (wanted && !registry.closed).then(|| self.peer_or_new(&registry, id))
     }
 
     // ---- types, events, counts ----
@@ -350,7 +404,7 @@ impl Driver {
     }
 }
 
-impl Gone {
+impl Past {
     fn add(&mut self, peer: &Peer) {
         let (queued, pending) = peer.session().queued_and_pending();
         debug_assert_eq!(pending, 0, "an ended session holds nothing");
@@ -362,7 +416,7 @@ impl Gone {
 
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").field("me", &self.surroundings.me.member.id).finish_non_exhaustive()
+        f.debug_struct("Driver").field("me", &self.me().member.id).finish_non_exhaustive()
     }
 }
 

@@ -14,9 +14,17 @@ use crate::limits::NOTSENT_BYTES;
 use crate::member::Endpoint;
 
 /// A connection: bytes both ways.
-pub(crate) trait Conn: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Conn: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Ends it at once: a reset, and nothing left in the kernel.
+    fn abort(self: Box<Self>);
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Conn for T {}
+impl Conn for TcpStream {
+    fn abort(self: Box<Self>) {
+        // A system that refuses sends what it still has, in its own time.
+        let _slower_without = SockRef::from(&*self).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
 
 /// A connection, whatever it is made of. The indirection costs one call per system call.
 pub(crate) type BoxConn = Box<dyn Conn>;

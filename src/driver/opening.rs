@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::net::BoxConn;
-use crate::limits::{HELLO_BYTES_MAX, REFUSAL_LINGER};
+use crate::limits::{HELLO_BYTES_MAX, REFUSAL_LINGER, REMOVAL_LINGER};
 use crate::wire::first::{self, FirstBytes};
 use crate::wire::{DecodeError, Reject};
 
@@ -57,16 +57,24 @@ pub(crate) async fn refuse(conn: BoxConn, reject: Box<Reject>) {
     part(conn, vec![first::encode(&FirstBytes::Reject(reject)).into()]).await;
 }
 
+/// As [`part`], to a member that a view has removed: a short time only, and then nothing is left of the connection, in
+/// the kernel neither.
+pub(crate) async fn part_promptly(mut conn: BoxConn, words: Vec<Bytes>) {
+    let _whatever_it_came_to = tokio::time::timeout(REMOVAL_LINGER, last_words(&mut conn, &words)).await;
+    conn.abort();
+}
+
 /// Writes the last words, ends this half, and reads to the end, for a short time in all.
 pub(crate) async fn part(mut conn: BoxConn, words: Vec<Bytes>) {
-    let parting = async {
-        for word in &words {
-            conn.write_all(word).await?;
-        }
-        conn.shutdown().await?;
-        let mut scratch = vec![0; 4096];
-        while conn.read(&mut scratch).await? > 0 {}
-        io::Result::Ok(())
-    };
-    let _whatever_it_came_to = tokio::time::timeout(REFUSAL_LINGER, parting).await;
+    let _whatever_it_came_to = tokio::time::timeout(REFUSAL_LINGER, last_words(&mut conn, &words)).await;
+}
+
+async fn last_words(conn: &mut BoxConn, words: &[Bytes]) -> io::Result<()> {
+    for word in words {
+        conn.write_all(word).await?;
+    }
+    conn.shutdown().await?;
+    let mut scratch = vec![0; 4096];
+    while conn.read(&mut scratch).await? > 0 {}
+    Ok(())
 }

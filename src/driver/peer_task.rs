@@ -109,6 +109,10 @@ impl PeerTask {
     /// What handlers are done with, and connections that came in.
     fn take_notes(&mut self, now: Instant, peer: &mut Peer) -> bool {
         let mut busy = false;
+        if let Some((me, place)) = self.handle.take_view() {
+            peer.handle_view(now, me, place);
+            busy = true;
+        }
         for handled in self.handle.take_handled() {
             peer.handle_handled(now, handled);
             busy = true;
@@ -121,7 +125,7 @@ impl PeerTask {
     }
 
     fn greet(&mut self, now: Instant, peer: &mut Peer, incoming: Incoming) {
-        let link = self.driver.surroundings.counters.link();
+        let link = self.driver.link();
         match peer.handle_hello(now, link, &incoming.hello) {
             Ok(answer) => {
                 // Closes what the new link replaces before it takes its place.
@@ -275,7 +279,7 @@ impl PeerTask {
                     self.delivered = true;
                 }
                 PeerOutput::Reserve { epoch, stream, bytes } => self.reserve(epoch, stream, bytes),
-                PeerOutput::Close { link, farewell } => self.close(link, farewell),
+                PeerOutput::Close { link, farewell } => self.close(link, farewell, peer.is_removed()),
                 PeerOutput::SessionOver { cause } => {
                     self.reserving.clear();
                     let next = (!peer.has_ended()).then(|| peer.session().epoch());
@@ -287,7 +291,8 @@ impl PeerTask {
         }
     }
 
-    fn close(&mut self, link: LinkId, farewell: Option<bytes::Bytes>) {
+    /// `prompt`: a view has removed the peer, so the connection is not kept for its sake.
+    fn close(&mut self, link: LinkId, farewell: Option<bytes::Bytes>, prompt: bool) {
         if self.dial.as_ref().is_some_and(|(dialled, _)| *dialled == link) {
             self.dial = None;
         }
@@ -295,7 +300,11 @@ impl PeerTask {
         let Some(farewell) = farewell else { return };
         let (conn, mut words) = live.into_parts();
         words.push(farewell);
-        self.driver.part(opening::part(conn, words));
+        if prompt {
+            self.driver.part(opening::part_promptly(conn, words));
+        } else {
+            self.driver.part(opening::part(conn, words));
+        }
     }
 
     fn reserve(&mut self, epoch: Epoch, stream: StreamId, bytes: u64) {

@@ -9,7 +9,7 @@ use crate::peer::{Backoff, Finding, Search};
 
 /// Asks until somebody answers or, if it is to give up, the time is over. Dropping the future ends the search.
 pub(super) async fn run(driver: &Arc<Driver>, endpoint: Endpoint, give_up: Option<Duration>) -> Finding {
-    let surroundings = driver.surroundings.clone();
+    let surroundings = driver.surroundings();
     let mut search = Search::new(surroundings, endpoint, clock::now(), give_up, clock::seed());
     loop {
         if let Some(request) = search.poll_dial(clock::now()) {
@@ -34,7 +34,7 @@ pub(super) async fn run(driver: &Arc<Driver>, endpoint: Endpoint, give_up: Optio
 
 /// Asks until another member than the one that departed is there; for ever, because somebody was met there.
 pub(super) async fn another(driver: &Arc<Driver>, endpoint: Endpoint, departed: MemberId) -> MemberId {
-    let mut backoff = Backoff::new(driver.surroundings.config.backoff, clock::seed());
+    let mut backoff = Backoff::new(driver.config().backoff, clock::seed());
     loop {
         match run(driver, endpoint.clone(), None).await {
             Finding::Found(id) if id != departed => return id,
@@ -52,7 +52,7 @@ async fn ask(
 ) -> Result<Option<Finding>, String> {
     let conn = driver.net.connect(request.endpoint).await.map_err(|error| error.to_string())?;
     let Some(hello) = search.handle_connected(clock::now(), request.link) else { return Ok(None) };
-    let deadline = driver.surroundings.config.hello;
+    let deadline = driver.config().hello;
     let exchange = tokio::time::timeout(deadline, opening::exchange(conn, hello)).await;
     let exchange = exchange.map_err(|_| "no answer to the hello".to_owned())?;
     let (_conn, reply, _rest) = exchange.map_err(|error| error.to_string())?;

@@ -32,7 +32,7 @@ const TURNS_MAX: usize = 10_000;
 /// What a session must know.
 pub(super) const fn config(credit_bytes: u64) -> SessionConfig {
     let inbox = InboxLimits { credit_bytes, message_bytes_max: MESSAGE_BYTES_MAX };
-    SessionConfig { inbox, ack_delay: ACK_DELAY }
+    SessionConfig { inbox, ack_delay: ACK_DELAY, quarantine: crate::limits::QUARANTINE }
 }
 
 /// A destination with a budget of its own, tight enough to be full now and then.

@@ -32,6 +32,8 @@ pub(crate) enum LinkEnd {
     Protocol(ProtocolError),
     /// The other side closed it, and said why.
     Closed(Code, String),
+    /// What it brought waited in vain for a view that includes its sender.
+    NotInView,
     /// Another link took its place.
     Superseded,
 }

@@ -10,7 +10,7 @@ use crate::config::{Bind, ConfigError, Limits, Raw, Settings, Timeouts};
 use crate::driver::clock;
 use crate::driver::net::OsNet;
 use crate::driver::{Driver, Listener, Net};
-use crate::member::{Endpoint, Member, MemberId};
+use crate::member::{Endpoint, Member, MemberId, Views};
 use crate::peer::Introduction;
 use crate::wire::VERSIONS;
 
@@ -70,6 +70,13 @@ impl Builder {
     pub fn network(mut self, environment: impl Into<String>, network: impl Into<String>) -> Self {
         self.raw.environment = Some(environment.into());
         self.raw.network = Some(network.into());
+        self
+    }
+
+    /// How the network's views are made; they decide who may send what is for members only. Default
+    /// [`Views::Agreed`](crate::Views).
+    pub fn views(mut self, views: Views) -> Self {
+        self.raw.views = views;
         self
     }
 

@@ -195,10 +195,9 @@ async fn handle_all(shared: &Shared, stream: StreamId, run: &mut Run<'_>) {
     let handlers = shared.handlers.load_full();
     while let Some((hash, _version)) = run.next_type() {
         match handlers.find(hash, stream.is_open()) {
-            Some(handler) if stream.protocol() == Protocol::APPLICATION && stream.is_open() => {
-                handler.run(run).await;
-            }
-            // Not of an open type, from somebody who shares no view; or of a protocol that nobody speaks here.
+            // What is for members only comes from members only: the session sees to that.
+            Some(handler) if stream.protocol() == Protocol::APPLICATION => handler.run(run).await,
+            // Not of an open type on an open stream, or of a protocol that nobody speaks here.
             Some(_) | None => run.refuse(),
         }
     }

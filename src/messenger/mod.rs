@@ -10,6 +10,7 @@ mod message;
 mod port;
 mod send;
 mod stats;
+mod views;
 
 pub use self::bytes::{ByteStream, OpenError, StreamError};
 pub use builder::{Builder, StartError};
@@ -19,6 +20,7 @@ pub use handlers::{HandlerError, Unmatched};
 pub use message::{EncodeError, Kind, Message, Outgoing, Raw};
 pub use send::{ClassSender, SendError, SendReport};
 pub use stats::{Books, PeerStats, Stats, StreamStats};
+pub use views::ReincarnateError;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -98,10 +100,16 @@ impl Messenger {
         Self { inner: Arc::new(inner) }
     }
 
-    /// This member: the id of this run, and what it advertises.
+    /// This member: the id of this run, what it advertises, and the view in which it joined.
     #[must_use]
-    pub fn member(&self) -> &Member {
-        &self.inner.shared.driver.surroundings.me.member
+    pub fn member(&self) -> Member {
+        self.inner.shared.driver.me().member.clone()
+    }
+
+    /// The id of this member. Another one after [`Messenger::reincarnate`].
+    #[must_use]
+    pub fn id(&self) -> MemberId {
+        self.inner.shared.driver.me().member.id
     }
 
     /// The address that was bound; `None` for a messenger that dials only.
@@ -281,8 +289,8 @@ impl Messenger {
     fn streams(&self, member: MemberId) -> Option<(Arc<PeerHandle>, Arc<Streams>)> {
         let driver = &self.inner.shared.driver;
         let handle = match driver.peer(member) {
-            None if member == self.member().id => driver.oneself()?,
-            found => found?,
+            None => driver.peer_wanted(member)?,
+            Some(handle) => handle,
         };
         let streams = Arc::clone(handle.extension.get()?).downcast().ok()?;
         Some((handle, streams))

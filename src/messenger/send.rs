@@ -20,7 +20,8 @@ use std::sync::Arc;
 pub struct SendReport {
     /// For how many recipients it was queued.
     pub queued: usize,
-    /// Recipients there is no session with: neither contacts nor held by a resume lease.
+    /// Recipients that are not in the view, nor contacts, nor held by a resume lease: also those that left before the
+    /// call.
     pub absent: Vec<MemberId>,
     /// Recipients whose queue has no room now. `send_wait` waits for it.
     pub full: Vec<MemberId>,
@@ -240,11 +241,13 @@ impl Sending<'_> {
 
     #[inline]
     fn with_peer(&self, recipient: MemberId, push: impl FnOnce(&PeerHandle) -> Pushed) -> Pushed {
-        if recipient == self.driver.surroundings.me.member.id {
-            // The session with oneself is made when it is first wanted.
-            return self.driver.oneself().map_or(Pushed::Absent, |handle| push(&handle));
+        let mut push = Some(push);
+        let mut once = |handle: &PeerHandle| push.take().map_or(Pushed::Absent, |push| push(handle));
+        match self.driver.with_peer(recipient, &mut once) {
+            Some(pushed) => pushed,
+            // Peers of members, and of oneself, are made when they are first wanted.
+            None => self.driver.peer_wanted(recipient).map_or(Pushed::Absent, |handle| once(&handle)),
         }
-        self.driver.with_peer(recipient, push).unwrap_or(Pushed::Absent)
     }
 
     #[inline]

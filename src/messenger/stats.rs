@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::driver::Gone;
+use crate::driver::Past;
 use crate::member::MemberId;
 use crate::peer::Peer;
 use crate::session::Accounts;
@@ -111,6 +111,8 @@ pub struct PeerStats {
     pub queue_bytes: usize,
     /// Received record bytes that wait for their handlers.
     pub unhandled_bytes: u64,
+    /// Record bytes that are held, unacknowledged, until a view includes the peer.
+    pub quarantined_bytes: usize,
     /// The round trip measured by the last ping of this link.
     pub rtt: Option<Duration>,
     /// Its streams.
@@ -139,6 +141,7 @@ impl PeerStats {
             books: Books::new(queued, pending, session.accounts(), links),
             queue_bytes: session.intake().lock().bytes(),
             unhandled_bytes: session.unhandled_bytes(),
+            quarantined_bytes: session.quarantined_bytes(),
             rtt,
             streams: streams.collect(),
         }
@@ -177,7 +180,7 @@ impl Stats {
         total
     }
 
-    pub(super) fn set_gone(&mut self, gone: &Gone) {
+    pub(super) fn set_gone(&mut self, gone: &Past) {
         self.gone = Books::new(gone.queued, 0, &gone.accounts, gone.links);
     }
 }

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use super::handshake::{Introduction, Rank, Same};
+use super::roster::Standing;
 use super::{Dialling, Live, Peer, PeerEvent, PeerOutput, State};
 use crate::link::{Link, LinkEnd, LinkId};
 use crate::session::ProtocolError;
 use crate::wire::first::Code;
 use crate::wire::frame::encode_control;
-use crate::wire::{Frame, Hello, Reject};
+use crate::wire::{Hello, Reject};
 
 impl Peer {
     /// A hello that means this process. `Ok`: the link is adopted, write the answer; `Err`: write the refusal.
@@ -19,6 +20,11 @@ impl Peer {
         hello: &Hello,
     ) -> Result<Hello, Box<Reject>> {
         let refuse = |me: &Introduction, code, text: &str| Err(Box::new(me.reject(code, text)));
+        self.joined = hello.from.joined.or(self.joined);
+        if self.standing() == Standing::Removed {
+            self.remove();
+            return refuse(&self.with.me, Code::Removed, "a view has removed you");
+        }
         if self.state == State::Ended {
             return refuse(&self.with.me, Code::SessionUnknown, "the session has ended here");
         }
@@ -75,6 +81,7 @@ impl Peer {
             self.session.handle_link_down();
             return Err(error);
         }
+        self.set_gate(now)?;
         self.session.bind(hello.epoch);
         self.session.set_peer_message_bytes(hello.message_bytes);
         self.reasons.end_lease();
@@ -87,7 +94,8 @@ impl Peer {
         let link = Link::new(link, self.with.config.link, now);
         self.live = Some(Live { link, rank, types_heard: false });
         self.control.clear();
-        self.control.push_back(encode_control(&Frame::Types(self.types.to_vec())));
+        self.control.push_back(encode_control(&self.types_frame()));
+        self.say_joined();
         if let State::Leaving { said } = &mut self.state {
             *said = false;
         }

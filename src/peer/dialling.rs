@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::handshake::{Rank, Same};
+use super::roster::Standing;
 use super::{Dial, DialRequest, Dialling, Peer, PeerEvent, PeerOutput, State};
 use crate::link::LinkId;
 use crate::member::{Endpoint, MemberId};
@@ -108,6 +109,11 @@ impl Peer {
                 return false;
             }
         }
+        self.joined = answer.from.joined.or(self.joined);
+        if self.standing() == Standing::Removed {
+            self.remove();
+            return false;
+        }
         if self.live.as_ref().is_some_and(|live| live.rank > rank) {
             self.dialling = Dialling::Idle;
             return false;
@@ -132,8 +138,8 @@ impl Peer {
         match (reject.code, reject.from) {
             (Code::WrongMember, Some(by)) if by != self.id => self.replaced(&endpoint, by),
             (Code::SessionUnknown, _) => self.session_unknown(now),
-            (Code::Removed, _) => self.end(Cause::Departed),
-            (Code::Duplicate, _) => {
+            (Code::Removed, _) => self.handle_removed(),
+            (Code::Duplicate | Code::NotInView, _) => {
                 let wait = self.backoff.jittered(self.with.config.hello);
                 self.dialling = Dialling::Waiting(now + wait);
             }

@@ -18,7 +18,8 @@ pub enum PeerEvent {
         /// What was seen.
         reason: Disconnect,
     },
-    /// Another process answers at the address of a contact: its session ended.
+    /// Another process answers at the address of a contact or of a member of the view, or advertises it. The session
+    /// of a contact ends by that; one that a view holds waits for the view.
     Replaced {
         /// Who was there.
         old: MemberId,
@@ -30,6 +31,12 @@ pub enum PeerEvent {
     SessionLost {
         /// Who lost it.
         peer: MemberId,
+    },
+    /// The peer's view does not hold this member any more: the session is over for good. Said by the peer itself, so
+    /// evidence, not a decision.
+    Expelled {
+        /// Who says so.
+        by: MemberId,
     },
     /// The peer refuses links, and says why; dialling goes on ever more slowly.
     Refused {
@@ -66,6 +73,8 @@ pub enum Disconnect {
     Misbehaved,
     /// Another link took its place.
     Superseded,
+    /// No view included the side that sent more than is held for it, or for longer: it sends that again.
+    NotInView,
     /// The session ended.
     Closed,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Dialling, Disconnect, Peer, PeerEvent, PeerOutput, State};
+use super::{Dialling, Disconnect, Gone, Peer, PeerEvent, PeerOutput, State};
 use crate::limits::ERRORS_UNTIL_STUCK;
 use crate::link::{LinkEnd, LinkId};
 use crate::session::{Cause, Handled, PeerTypes, ProtocolError, Reservation};
@@ -72,6 +72,7 @@ impl Peer {
             Frame::Goodbye { last, confirmed: false } => {
                 self.session.check_goodbye(&last)?;
                 let confirmed = Frame::Goodbye { last: Vec::new(), confirmed: true };
+                self.gone = Some(Gone::Departed);
                 self.finish(Cause::Departed, Some(encode_control(&confirmed)));
                 Ok(())
             }
@@ -82,7 +83,19 @@ impl Peer {
                 Ok(())
             }
             Frame::Close { code: Code::Removed, .. } => {
-                self.end(Cause::Departed);
+                self.handle_removed();
+                Ok(())
+            }
+            Frame::Close { code: Code::NotInView, text } => {
+                self.close_live(now, LinkEnd::Closed(Code::NotInView, text), None);
+                if self.reasons.may_dial() {
+                    let wait = self.backoff.jittered(self.with.config.hello);
+                    self.dialling = Dialling::Waiting(now + wait);
+                }
+                Ok(())
+            }
+            Frame::Joined(joined) => {
+                self.handle_joined(now, joined);
                 Ok(())
             }
             Frame::Close { code: Code::Closing, .. } if self.reasons.is_passive() => {
@@ -94,11 +107,7 @@ impl Peer {
                 self.close_live(now, LinkEnd::Closed(code, text), None);
                 Ok(())
             }
-            Frame::Ping { .. }
-            | Frame::Pong { .. }
-            | Frame::Joined(_)
-            | Frame::Datagram(_)
-            | Frame::Unknown => Ok(()),
+            Frame::Ping { .. } | Frame::Pong { .. } | Frame::Datagram(_) | Frame::Unknown => Ok(()),
         }
     }
 
@@ -113,7 +122,7 @@ impl Peer {
     pub(crate) fn set_types(&mut self, types: Arc<Vec<TypeEntry>>) {
         self.types = types;
         if self.live.is_some() {
-            self.control.push_back(encode_control(&Frame::Types(self.types.to_vec())));
+            self.control.push_back(encode_control(&self.types_frame()));
         }
     }
 
@@ -126,19 +135,30 @@ impl Peer {
         if !self.is_live(link) {
             return;
         }
-        let code = match &end {
+        let (end, code) = match end {
+            LinkEnd::Protocol(ProtocolError::QuarantineFull) => (LinkEnd::NotInView, Some(Code::NotInView)),
+            end => {
+                let code = self.code_of(now, &end);
+                (end, code)
+            }
+        };
+        self.close_live(now, end, code);
+    }
+
+    fn code_of(&mut self, now: Instant, end: &LinkEnd) -> Option<Code> {
+        match end {
             LinkEnd::Protocol(error) => {
                 self.note_error(now, error);
                 Some(if error.is_corruption() { Code::Corrupt } else { Code::Malformed })
             }
+            LinkEnd::NotInView => Some(Code::NotInView),
             LinkEnd::End
             | LinkEnd::Io(_)
             | LinkEnd::Silence
             | LinkEnd::WriteStalled
             | LinkEnd::Closed(..)
             | LinkEnd::Superseded => None,
-        };
-        self.close_live(now, end, code);
+        }
     }
 
     /// Rule 18: three in a row without progress, and something is wrong that dialling does not mend.
@@ -158,7 +178,11 @@ impl Peer {
 
     pub(super) fn close_live(&mut self, now: Instant, end: LinkEnd, code: Option<Code>) {
         let Some(live) = self.live.take() else { return };
-        let text = if let LinkEnd::Protocol(error) = &end { error.to_string() } else { String::new() };
+        let text = match &end {
+            LinkEnd::Protocol(error) => error.to_string(),
+            LinkEnd::NotInView => "no view here includes you".to_owned(),
+            _ => String::new(),
+        };
         let farewell = code.map(|code| encode_control(&Frame::Close { code, text }));
         self.outputs.push_back(PeerOutput::Close { link: live.link.id(), farewell });
         self.session.handle_link_down();
@@ -196,6 +220,7 @@ const fn disconnect(end: &LinkEnd) -> Disconnect {
         LinkEnd::Protocol(error) if error.is_corruption() => Disconnect::Corrupt,
         LinkEnd::Protocol(_) => Disconnect::Misbehaved,
         LinkEnd::Superseded => Disconnect::Superseded,
+        LinkEnd::NotInView | LinkEnd::Closed(Code::NotInView, _) => Disconnect::NotInView,
         LinkEnd::Closed(Code::Corrupt, _) => Disconnect::Corrupt,
         LinkEnd::Closed(..) => Disconnect::Closed,
     }

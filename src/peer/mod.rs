@@ -4,6 +4,7 @@
 //! [`Peer::poll_transmit`]; then sleep until [`Peer::poll_timeout`].
 
 mod accepting;
+mod admission;
 mod backoff;
 mod contact;
 mod dialling;
@@ -13,6 +14,7 @@ mod handshake;
 mod live;
 mod lobby;
 mod reason;
+mod roster;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,8 @@ pub use event::{Disconnect, PeerEvent};
 pub(crate) use handshake::{Introduction, Rank};
 pub(crate) use lobby::{Lobby, Ticket as LobbyTicket};
 pub(crate) use reason::ContactId;
+pub(crate) use roster::{Gone, Place, Roster, Standing};
+pub use roster::{ViewChange, ViewError};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,8 +37,10 @@ use bytes::Bytes;
 use reason::Reasons;
 
 use crate::link::{Link, LinkConfig, LinkId};
-use crate::member::{Endpoint, MemberId};
-use crate::session::{Cause, Delivery, Session, SessionConfig, SessionEvent, SharedIntake, Transmit};
+use crate::member::{Endpoint, MemberId, ViewId};
+use crate::session::{
+    Cause, Delivery, QuarantineRoom, Session, SessionConfig, SessionEvent, SharedIntake, Transmit,
+};
 use crate::wire::{Epoch, StreamId, TypeEntry};
 
 /// Numbers that a process hands out and never twice.
@@ -84,6 +90,8 @@ pub(crate) struct Surroundings {
     pub(crate) config: PeerConfig,
     pub(crate) me: Arc<Introduction>,
     pub(crate) counters: Arc<Counters>,
+    /// What is held of those who are in no view yet.
+    pub(crate) quarantine: QuarantineRoom,
 }
 
 /// What a peer asks of its driver.
@@ -154,6 +162,12 @@ pub(crate) struct Peer {
     live: Option<Live>,
     dialling: Dialling,
     reasons: Reasons,
+    /// What the view says of this peer.
+    place: Place,
+    /// The view in which it joined, by its own word.
+    joined: Option<ViewId>,
+    gone: Option<Gone>,
+    removed: bool,
     backoff: Backoff,
     /// The highest generation seen established.
     established: u64,
@@ -177,14 +191,19 @@ impl Peer {
         seed: u64,
     ) -> Self {
         let epoch = with.counters.epoch();
+        let room = with.quarantine.clone();
         Self {
-            session: Session::new(with.config.session, epoch, intake),
+            session: Session::new(with.config.session, epoch, intake).with_quarantine_room(room),
             backoff: Backoff::new(with.config.backoff, seed),
             with,
             id,
             live: None,
             dialling: Dialling::Idle,
             reasons: Reasons::default(),
+            place: Place::default(),
+            joined: None,
+            gone: None,
+            removed: false,
             established: 0,
             attempts: 0,
             state: State::Open,
@@ -201,6 +220,11 @@ impl Peer {
     /// A handle wants this peer; it is dialled at `endpoint`.
     pub(crate) fn add_contact(&mut self, now: Instant, contact: ContactId, endpoint: Endpoint) {
         self.reasons.add_contact(contact, endpoint);
+        if self.standing() == Standing::Removed {
+            // Removal outranks contacts; this one goes on looking for somebody else.
+            self.remove();
+            return;
+        }
         if matches!(self.dialling, Dialling::Idle) {
             self.dialling = Dialling::Waiting(now);
         }
@@ -210,6 +234,13 @@ impl Peer {
     pub(crate) fn remove_contact(&mut self, contact: ContactId) {
         self.reasons.remove_contact(contact);
         self.settle(Cause::Closed);
+    }
+
+    /// A link is wanted now, though there is nothing to send yet.
+    pub(crate) fn preconnect(&mut self, now: Instant) {
+        if matches!(self.dialling, Dialling::Idle) {
+            self.dialling = Dialling::Waiting(now);
+        }
     }
 
     /// Without a reason the session ends.
@@ -272,6 +303,7 @@ impl Peer {
             self.outputs.push_back(PeerOutput::Close { link, farewell: None });
             self.redial(now);
         }
+        self.end_quarantine(now);
         if self.live.is_none() && self.reasons.lease().is_some_and(|until| until <= now) {
             self.reasons.end_lease();
             self.settle(Cause::SessionLost);
@@ -286,7 +318,8 @@ impl Peer {
         };
         let live = self.live.as_ref().map(|live| live.link.poll_timeout());
         let lease = if self.live.is_none() { self.reasons.lease() } else { None };
-        [dialling, live, lease, self.session.poll_timeout()].into_iter().flatten().min()
+        let quarantine = self.session.quarantined_until();
+        [dialling, live, lease, quarantine, self.session.poll_timeout()].into_iter().flatten().min()
     }
 
     fn event(&mut self, event: PeerEvent) {

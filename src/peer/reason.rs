@@ -1,5 +1,6 @@
 //! Why a session is kept, and where its peer can be dialled.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::member::Endpoint;
@@ -8,11 +9,13 @@ use crate::member::Endpoint;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ContactId(pub(crate) u64);
 
-/// A session lives while a reason holds it. (A view is another; it comes with views.)
+/// A session lives while a reason holds it.
 #[derive(Debug, Default)]
 pub(crate) struct Reasons {
     /// Handles, with the address each was given: dialled as given, not as advertised.
     contacts: Vec<(ContactId, Endpoint)>,
+    /// The view holds the peer, and these are its endpoints there.
+    view: Option<Arc<[Endpoint]>>,
     /// The peer dialled: it has a reason of its own, and this side keeps the session while a link is up and for a
     /// lease after.
     peer_dialled: bool,
@@ -30,6 +33,16 @@ impl Reasons {
 
     pub(crate) fn remove_contact(&mut self, contact: ContactId) {
         self.contacts.retain(|(other, _)| *other != contact);
+    }
+
+    /// The view holds the peer; or does not any more.
+    pub(crate) fn set_view(&mut self, endpoints: Option<Arc<[Endpoint]>>) {
+        self.view = endpoints;
+    }
+
+    /// Whether the view holds the peer.
+    pub(crate) const fn is_in_view(&self) -> bool {
+        self.view.is_some()
     }
 
     /// A process always keeps the session with itself.
@@ -60,28 +73,34 @@ impl Reasons {
 
     /// When to look again, if only the lease holds the session.
     pub(crate) fn lease(&self) -> Option<Instant> {
-        if self.contacts.is_empty() { self.lease } else { None }
+        if self.is_passive() { self.lease } else { None }
     }
 
     /// Whether this side may dial.
     pub(crate) fn may_dial(&self) -> bool {
-        !self.oneself && !self.contacts.is_empty()
+        !self.oneself && self.endpoints().next().is_some()
     }
 
     /// Whether only the lease, or a link that the peer dialled, holds the session.
     pub(crate) fn is_passive(&self) -> bool {
-        self.contacts.is_empty()
+        self.contacts.is_empty() && self.view.is_none()
     }
 
     /// Whether something holds it. A live link counts only if the peer dialled once.
     pub(crate) fn hold(&self, link_up: bool) -> bool {
-        self.oneself || !self.contacts.is_empty() || self.lease.is_some() || (link_up && self.peer_dialled)
+        self.oneself || !self.is_passive() || self.lease.is_some() || (link_up && self.peer_dialled)
+    }
+
+    /// Where the peer may be: first where a contact was told, then what it advertises in the view.
+    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        let contacts = self.contacts.iter().map(|(_, endpoint)| endpoint);
+        contacts.chain(self.view.iter().flat_map(|endpoints| endpoints.iter()))
     }
 
     /// Where to dial next; several addresses take turns.
     pub(crate) fn next_endpoint(&mut self) -> Option<Endpoint> {
-        let at = self.turn.checked_rem(self.contacts.len())?;
+        let at = self.turn.checked_rem(self.endpoints().count())?;
         self.turn = self.turn.wrapping_add(1);
-        self.contacts.get(at).map(|(_, endpoint)| endpoint.clone())
+        self.endpoints().nth(at).cloned()
     }
 }

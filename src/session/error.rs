@@ -32,6 +32,12 @@ pub(crate) enum ProtocolError {
     /// A batch came before the frame that says what its sender understands.
     #[error("a batch came before the types")]
     BatchBeforeTypes,
+    /// A type for members only, from one who has never joined.
+    #[error("stream {stream:?} is for members of a view, and its sender has joined none")]
+    NotAdmitted { stream: StreamId },
+    /// More was sent before a view includes the sender than is held of one peer, or of all.
+    #[error("too much came before a view includes its sender")]
+    QuarantineFull,
     /// The bytes are no frame.
     #[error(transparent)]
     Decode(#[from] DecodeError),

@@ -10,6 +10,7 @@ mod error;
 mod inbox;
 mod intake;
 mod outbox;
+mod quarantine;
 mod receipt;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub(crate) use budget::{Account, Budget, BudgetLimits, NoRoom};
 pub(crate) use error::ProtocolError;
 pub(crate) use inbox::{Content, Delivery, InboxLimits, Reservation};
 pub(crate) use intake::{Body, Buffers, Intake, Outgoing, Refused, SharedIntake};
+pub(crate) use quarantine::{Gate, QuarantineRoom};
 pub(crate) use receipt::Ticket;
 pub use receipt::{Cause, Lost, Receipt};
 pub(crate) use transmit::Transmit;
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use inbox::Inbox;
 use outbox::{Freed, Outbox, StreamFigures};
+use quarantine::Quarantine;
 
 use crate::limits::STREAMS_MAX;
 use crate::wire::frame::Batch as WireBatch;
@@ -41,6 +44,8 @@ use crate::wire::{Epoch, Seq, StreamAck, StreamId, StreamResume};
 pub(crate) struct SessionConfig {
     pub(crate) inbox: InboxLimits,
     pub(crate) ack_delay: Duration,
+    /// How long records are held for a peer that has joined and is in no view here.
+    pub(crate) quarantine: Duration,
 }
 
 /// What a session tells its peer room.
@@ -108,8 +113,9 @@ pub(crate) struct Session {
     /// The largest message that the peer takes.
     peer_message_bytes: u64,
     types: Option<PeerTypes>,
-    /// Both are in one view.
-    admitted: bool,
+    /// What passes on streams that are for members only.
+    gate: Gate,
+    quarantine: Quarantine,
     link_up: bool,
     ack_deadline: Option<Instant>,
     ack_overdue: bool,
@@ -127,6 +133,7 @@ impl Session {
     pub(crate) fn new(config: SessionConfig, epoch: Epoch, intake: SharedIntake) -> Self {
         intake.lock().set_epoch(epoch);
         Self {
+            quarantine: Quarantine::new(config.quarantine, QuarantineRoom::default()),
             config,
             epoch,
             peer_epoch: None,
@@ -136,7 +143,7 @@ impl Session {
             peer_credit: 0,
             peer_message_bytes: u64::MAX,
             types: None,
-            admitted: false,
+            gate: Gate::Shut,
             link_up: false,
             ack_deadline: None,
             ack_overdue: false,
@@ -147,6 +154,12 @@ impl Session {
             accounts: Accounts::default(),
             progress: false,
         }
+    }
+
+    /// What is held in quarantine counts into what the process may hold.
+    pub(crate) fn with_quarantine_room(mut self, room: QuarantineRoom) -> Self {
+        self.quarantine = Quarantine::new(self.config.quarantine, room);
+        self
     }
 
     pub(crate) const fn epoch(&self) -> Epoch {
@@ -162,10 +175,33 @@ impl Session {
         self.peer_epoch = Some(peer_epoch);
     }
 
-    /// Both are in one view now, so all types pass, not only those open to anyone.
-    #[allow(dead_code, reason = "the seam for views")]
-    pub(crate) fn set_admitted(&mut self, admitted: bool) {
-        self.admitted = admitted;
+    /// What passes on streams that are for members only. What was held comes in when both are in one view, and is
+    /// dropped, unacknowledged, when the gate is shut.
+    pub(crate) fn set_gate(&mut self, now: Instant, gate: Gate) -> Result<(), ProtocolError> {
+        self.gate = gate;
+        match gate {
+            Gate::Hold => Ok(()),
+            Gate::Shut => {
+                self.drop_quarantined();
+                Ok(())
+            }
+            Gate::Open => self.quarantine.release().iter().try_for_each(|batch| self.accept(now, batch)),
+        }
+    }
+
+    /// When the quarantine has lasted too long, if anything is held.
+    pub(crate) const fn quarantined_until(&self) -> Option<Instant> {
+        self.quarantine.until()
+    }
+
+    /// Record bytes held in quarantine.
+    pub(crate) const fn quarantined_bytes(&self) -> usize {
+        self.quarantine.bytes()
+    }
+
+    /// Nothing of it was acknowledged: its sender still has it.
+    pub(crate) fn drop_quarantined(&mut self) {
+        drop(self.quarantine.release());
     }
 
     /// For a hello: what was received, and how far the peer may go on.
@@ -221,6 +257,7 @@ impl Session {
         self.ack_overdue = false;
         self.asked = false;
         self.outboxes.iter_mut().for_each(Outbox::link_down);
+        self.drop_quarantined();
         self.intake.lock().set_link_up(false);
     }
 
@@ -230,6 +267,18 @@ impl Session {
     }
 
     pub(crate) fn handle_batch(&mut self, now: Instant, batch: &WireBatch) -> Result<(), ProtocolError> {
+        let stream = batch.stream;
+        match self.gate {
+            Gate::Shut if !stream.is_open() => Err(ProtocolError::NotAdmitted { stream }),
+            Gate::Hold if !stream.is_open() => {
+                let inbox = self.inboxes.iter().find(|inbox| inbox.stream() == stream);
+                self.quarantine.hold(now, batch, inbox.map_or(Seq::NONE, Inbox::accepted))
+            }
+            Gate::Open | Gate::Hold | Gate::Shut => self.accept(now, batch),
+        }
+    }
+
+    fn accept(&mut self, now: Instant, batch: &WireBatch) -> Result<(), ProtocolError> {
         let limits = self.config.inbox;
         let inbox = match self.inboxes.iter().position(|inbox| inbox.stream() == batch.stream) {
             Some(at) => &mut self.inboxes[at],

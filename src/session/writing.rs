@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::inbox::Inbox;
 use super::outbox::{Freed, Outbox, Wrote};
-use super::{Session, SharedIntake, Transmit};
+use super::{Gate, Session, SharedIntake, Transmit};
 use crate::limits::{BATCH_BYTES, STARVATION_BYTES, STREAMS_MAX};
 use crate::wire::Frame;
 use crate::wire::frame::encode_control;
@@ -56,7 +56,7 @@ impl Session {
     fn write_batch(&mut self, now: Instant, out: &mut Transmit) -> bool {
         let Some(types) = &self.types else { return false };
         Self::fetch(&self.intake, &mut self.outboxes, self.peer_credit);
-        let admitted = self.admitted;
+        let admitted = self.gate == Gate::Open;
         let mut refused = Freed::default();
         for outbox in &mut self.outboxes {
             let stream = outbox.stream;

@@ -75,6 +75,10 @@ impl Pair {
             return true;
         }
         if room.peer.is_over() {
+            if let Some(why) = room.peer.gone() {
+                self.sides[side].roster.note_gone(of, why);
+            }
+            let room = &self.sides[side].rooms[&of];
             let (_, pending) = room.peer.session().queued_and_pending();
             assert_eq!(pending, 0, "nothing is forgotten with its peer");
             self.sides[side].rooms.remove(&of);

@@ -13,6 +13,7 @@ mod random;
 mod sessions;
 mod side;
 mod solo;
+mod views;
 
 /// What the tests need beyond the room's own imports.
 mod prelude {

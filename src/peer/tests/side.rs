@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::super::*;
 use super::prelude::*;
 use crate::limits::{self, KIB, MIB};
+use crate::member::{View, Views};
 use crate::session::{
     Account, Body, Budget, BudgetLimits, Buffers, Content, InboxLimits, Intake, Lost, Outgoing, Receipt,
     Ticket,
@@ -27,6 +28,7 @@ pub(super) const fn config(credit_bytes: u64) -> PeerConfig {
         session: SessionConfig {
             inbox: InboxLimits { credit_bytes, message_bytes_max: 4 * MIB },
             ack_delay: limits::ACK_DELAY,
+            quarantine: limits::QUARANTINE,
         },
         link: LinkConfig { ping: limits::PING, liveness: limits::LIVENESS },
         backoff: BackoffConfig { min: limits::REDIAL_MIN, max: limits::REDIAL_MAX },
@@ -41,7 +43,12 @@ pub(super) fn surroundings(id: MemberId, credit_bytes: u64) -> Surroundings {
     let mut me =
         Introduction { environment: "test".into(), network: "pairs".into(), ..Introduction::default() };
     me.member.id = id;
-    Surroundings { config: config(credit_bytes), me: Arc::new(me), counters: Arc::new(Counters::new()) }
+    Surroundings {
+        config: config(credit_bytes),
+        me: Arc::new(me),
+        counters: Arc::new(Counters::new()),
+        quarantine: QuarantineRoom::default(),
+    }
 }
 
 /// Takes every type of the application.
@@ -98,6 +105,7 @@ pub(super) struct Room {
 pub(super) struct Side {
     pub(super) id: MemberId,
     pub(super) with: Surroundings,
+    pub(super) roster: Roster,
     pub(super) types: Arc<Vec<TypeEntry>>,
     pub(super) rooms: BTreeMap<MemberId, Room>,
     /// Handlers are not done with anything.
@@ -119,6 +127,7 @@ impl Side {
         Self {
             id,
             with: surroundings(id, credit_bytes),
+            roster: Roster::new(Views::Agreed),
             types: Arc::new(vec![fallback()]),
             rooms: BTreeMap::new(),
             slow: false,
@@ -136,12 +145,28 @@ impl Side {
 
     /// The peer with this id; made if it is not there.
     pub(super) fn room(&mut self, of: MemberId) -> &mut Room {
-        let Self { with, types, seed, .. } = self;
+        let Self { with, roster, types, seed, .. } = self;
         self.rooms.entry(of).or_insert_with(|| {
             *seed += 1;
             let peer = Peer::new(with.clone(), of, intake(), Arc::clone(types), *seed);
+            let peer = peer.with_place(roster.place(of));
             Room { peer, held: VecDeque::new(), asked: VecDeque::new() }
         })
+    }
+
+    /// Its membership system installs a view: as the driver does it.
+    pub(super) fn install(&mut self, now: Instant, view: View) -> Result<ViewChange, ViewError> {
+        let mut me = Introduction::clone(&self.with.me);
+        let id = view.id();
+        let joined = view.member(self.id).and_then(|member| member.joined);
+        let change = self.roster.install(self.id, view)?;
+        me.member.joined = me.member.joined.or(joined).or(Some(id));
+        me.view = Some(id);
+        self.with.me = Arc::new(me);
+        for (of, room) in &mut self.rooms {
+            room.peer.handle_view(now, Arc::clone(&self.with.me), self.roster.place(*of));
+        }
+        Ok(change)
     }
 
     /// A handler gets what came. Whether `from` sent it in this order is seen here; to whom, by the pair.

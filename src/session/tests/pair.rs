@@ -54,7 +54,7 @@ pub(super) struct Pair {
 impl Pair {
     pub(super) fn with(credit_bytes: u64, budget: BudgetLimits) -> Self {
         let inbox = InboxLimits { credit_bytes, message_bytes_max: MESSAGE_MAX };
-        let config = SessionConfig { inbox, ack_delay: ACK_DELAY };
+        let config = SessionConfig { inbox, ack_delay: ACK_DELAY, quarantine: crate::limits::QUARANTINE };
         let sides = [Side::new(config, budget), Side::new(config, budget)];
         Self { now: Instant::now(), sides, phase: Phase::Down, tags: 0 }
     }

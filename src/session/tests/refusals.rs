@@ -229,7 +229,8 @@ fn a_type_that_is_not_open_needs_a_common_view() {
     let outside = pair.push(A, closed, 10);
     pair.write(A);
     assert_eq!(pair.sides[A].end_of(outside), Some(Err(Lost::NotSent(Cause::NotAdmitted))));
-    pair.sides[A].session.set_admitted(true);
+    pair.sides[A].session.set_gate(pair.now, Gate::Open).unwrap();
+    pair.sides[B].session.set_gate(pair.now, Gate::Open).unwrap();
     let inside = pair.push(A, closed, 10);
     pair.finish();
     assert_eq!(pair.sides[A].end_of(inside), Some(Ok(())));

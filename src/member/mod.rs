@@ -1,4 +1,8 @@
-//! Who takes part: [`MemberId`], [`Endpoint`], [`Member`] and the views membership systems decide.
+//! Who takes part: [`MemberId`], [`Endpoint`], [`Member`] and the [`View`]s that membership systems decide.
+
+mod view;
+
+pub use view::{View, Views};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -201,6 +205,13 @@ pub struct ViewId {
     pub generation: u64,
     /// Raised with each view of a generation.
     pub number: u64,
+}
+
+/// Generation and number with a dot between.
+impl fmt::Display for ViewId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.generation, self.number)
+    }
 }
 
 #[cfg(test)]
