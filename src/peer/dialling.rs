@@ -111,6 +111,8 @@ impl Peer {
         }
         self.joined = answer.from.joined.or(self.joined);
         if self.standing() == Standing::Removed {
+            // The caller closes this connection.
+            self.dialling = Dialling::Idle;
             self.remove();
             return false;
         }

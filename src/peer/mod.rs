@@ -243,6 +243,11 @@ impl Peer {
         }
     }
 
+    #[cfg(test)]
+    fn has_contact(&self) -> bool {
+        self.reasons.has_contact()
+    }
+
     /// Without a reason the session ends.
     fn settle(&mut self, cause: Cause) {
         if self.state != State::Ended && !self.reasons.hold(self.live.is_some()) {

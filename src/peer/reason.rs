@@ -45,6 +45,12 @@ impl Reasons {
         self.view.is_some()
     }
 
+    /// Whether a handle holds it.
+    #[cfg(test)]
+    pub(crate) fn has_contact(&self) -> bool {
+        !self.contacts.is_empty()
+    }
+
     /// A process always keeps the session with itself.
     pub(crate) fn set_oneself(&mut self) {
         self.oneself = true;

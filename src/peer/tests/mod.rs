@@ -10,6 +10,7 @@ mod links;
 mod net;
 mod pair;
 mod random;
+mod random_views;
 mod sessions;
 mod side;
 mod solo;
