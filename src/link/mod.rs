@@ -50,6 +50,7 @@ pub(crate) struct LinkConfig {
 pub(crate) struct Link {
     id: LinkId,
     config: LinkConfig,
+    since: Instant,
     heard: Instant,
     /// When bytes of ours were last taken.
     said: Instant,
@@ -62,8 +63,12 @@ pub(crate) struct Link {
     /// Bytes wait to be written, and none was taken since then.
     stalled_since: Option<Instant>,
     rtt: Option<Duration>,
-    /// How long ago the peer last heard us, by its own word.
-    heard_by_peer: Option<Duration>,
+    /// When we spoke: the last time that was noted and the one before, at least half a ping apart.
+    spoke: [Instant; 2],
+    /// When the next time is noted.
+    note_at: Instant,
+    /// How long the peer has not heard us, by its own word, though we spoke.
+    unheard: Option<Duration>,
 }
 
 impl Link {
@@ -71,6 +76,7 @@ impl Link {
         Self {
             id,
             config,
+            since: now,
             heard: now,
             said: now,
             pinged: now,
@@ -80,12 +86,24 @@ impl Link {
             ping_due: false,
             stalled_since: None,
             rtt: None,
-            heard_by_peer: None,
+            spoke: [now; 2],
+            note_at: now + config.ping / 2,
+            unheard: None,
         }
     }
 
     pub(crate) const fn id(&self) -> LinkId {
         self.id
+    }
+
+    /// When it was adopted.
+    pub(crate) const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How long the peer has not heard us, by its own word, though we spoke: two pings or longer.
+    pub(crate) const fn unheard(&self) -> Option<Duration> {
+        self.unheard
     }
 
     /// The last round trip measured by a ping.
@@ -109,10 +127,10 @@ impl Link {
         match frame {
             Frame::Ping { nonce, heard_millis } => {
                 self.answer = Some(*nonce);
-                self.heard_by_peer = Some(Duration::from_millis((*heard_millis).into()));
+                self.note_heard(now, Duration::from_millis((*heard_millis).into()));
             }
             Frame::Pong { nonce, heard_millis } => {
-                self.heard_by_peer = Some(Duration::from_millis((*heard_millis).into()));
+                self.note_heard(now, Duration::from_millis((*heard_millis).into()));
                 if let Some((_, asked)) = self.asked.take_if(|(asked, _)| asked == nonce) {
                     self.rtt = Some(now.saturating_duration_since(asked));
                 }
@@ -128,10 +146,30 @@ impl Link {
         }
     }
 
+    /// The peer says how long ago it heard us. What it says may have waited here while this process did not run, and
+    /// then we did not speak either: so it counts only if something that we said lies well after what was heard
+    /// last, and has had time to arrive.
+    fn note_heard(&mut self, now: Instant, ago: Duration) {
+        let (travel, least) = (self.config.ping / 2, self.config.ping * 2);
+        let lost = |said: &Instant| {
+            let age = now.saturating_duration_since(*said);
+            age >= travel && age + travel <= ago
+        };
+        if ago < least {
+            self.unheard = None;
+        } else if self.spoke.iter().any(lost) {
+            self.unheard = Some(ago);
+        }
+    }
+
     /// How writing goes: whether the last attempt took bytes, and whether some are left.
     pub(crate) fn handle_written(&mut self, now: Instant, took: bool, left: bool) {
         if took {
             self.said = now;
+            if now >= self.note_at {
+                self.spoke = [self.spoke[1], now];
+                self.note_at = now + self.config.ping / 2;
+            }
         }
         if !left {
             self.stalled_since = None;
