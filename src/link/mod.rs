@@ -284,6 +284,48 @@ mod tests {
         assert_eq!(pings, 6, "every 1.5 s of 10");
     }
 
+    /// The peer says, now, that it has not heard us for so long.
+    fn report(link: &mut Link, now: Instant, ago: Duration) {
+        link.handle_heard(now);
+        link.handle_frame(now, &Frame::Ping { nonce: 1, heard_millis: ago.as_millis() as u32 });
+    }
+
+    #[test]
+    fn a_peer_that_did_not_hear_what_was_said_says_so_and_hears_again() {
+        let start = Instant::now();
+        let mut link = Link::new(LinkId(1), CONFIG, start);
+        for pings in 1..4 {
+            let now = start + CONFIG.ping * pings;
+            report(&mut link, now, CONFIG.ping * pings);
+            assert_eq!(link.unheard().is_some(), pings >= 2, "after {pings}");
+            link.handle_written(now, true, false);
+        }
+        assert_eq!(link.unheard(), Some(CONFIG.ping * 3));
+        report(&mut link, start + CONFIG.ping * 4, CONFIG.ping * 2 - Duration::from_millis(1));
+        assert_eq!(link.unheard(), None);
+    }
+
+    #[test]
+    fn a_process_that_did_not_run_was_not_unheard_but_silent() {
+        let start = Instant::now();
+        for busy in [false, true] {
+            let mut link = Link::new(LinkId(1), CONFIG, start);
+            let stopped = start + CONFIG.ping * 10;
+            for tenth in 0..=150 {
+                link.handle_written(start + Duration::from_millis(100) * tenth, true, false);
+            }
+            // All that was said meanwhile is read at once, and what is said first now comes between.
+            let now = stopped + CONFIG.ping * 3 + Duration::from_millis(7);
+            for pings in 1..4 {
+                if busy {
+                    link.handle_written(now, true, false);
+                }
+                report(&mut link, now, CONFIG.ping * pings);
+                assert_eq!(link.unheard(), None, "{pings}");
+            }
+        }
+    }
+
     #[test]
     fn a_ping_is_answered_with_its_nonce_and_measures_the_round_trip() {
         let start = Instant::now();

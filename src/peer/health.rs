@@ -126,6 +126,12 @@ impl Health {
         true
     }
 
+    /// Something was told, and not yet that all is over.
+    #[cfg(test)]
+    pub(super) const fn is_ill(&self) -> bool {
+        self.ill
+    }
+
     const fn stands(&self, condition: Condition) -> bool {
         self.standing & (1 << condition as u8) != 0
     }
