@@ -109,7 +109,14 @@ pub(crate) const RESUME_LEASE: Duration = Duration::from_secs(60);
 pub(crate) const LEASES_MAX: usize = 4096;
 /// A refused connection is read to its end for at most this, so that the refusal is not destroyed by a reset.
 pub(crate) const REFUSAL_LINGER: Duration = Duration::from_secs(1);
-/// Protocol errors in a row, without progress, until `Stuck` is reported.
+/// Something waits for a peer's credit for so long: its handlers are behind. Far above what a round trip and a delayed
+/// acknowledgement take.
+pub(crate) const SLOW: Duration = Duration::from_secs(1);
+/// A record is not acknowledged for so long: the liveness time, so that a lost link is replaced first.
+pub(crate) const STUCK: Duration = LIVENESS;
+/// A peer is dialled in vain for so long: one dial that hangs and one that is refused after it.
+pub(crate) const UNREACHABLE: Duration = Duration::from_secs(5);
+/// Protocol errors in a row, without progress, until `Misbehaving` is reported.
 pub(crate) const ERRORS_UNTIL_STUCK: u32 = 3;
 
 // ---- views ----
@@ -145,8 +152,13 @@ pub(crate) const BYTES_RECORD_MAX: usize = 32 * KIB;
 
 // ---- events ----
 
-/// Events waiting for a slow subscriber; beyond it the oldest go and are counted.
+/// Events waiting for a slow subscriber; beyond it those of a kind and peer coalesce, and then the oldest go and are
+/// counted.
 pub(crate) const EVENTS_MAX: usize = 1024;
+/// Subscribers to events: each event is put into the queue of each.
+pub(crate) const SUBSCRIBERS_MAX: usize = 64;
+/// Members that were said to be where a peer was: two for each of its addresses.
+pub(crate) const REPLACED_NOTED: usize = 2 * ENDPOINTS_MAX;
 
 const _: () = assert!(BATCH_BYTES + 4 * KIB <= FRAME_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES + 4 * KIB <= FRAME_BYTES_MAX);
@@ -160,4 +172,5 @@ const _: () = assert!(RESERVE_BYTES <= QUEUE_BYTES && QUEUE_BYTES <= PROCESS_BYT
 const _: () = assert!(PING.as_millis() * 3 <= LIVENESS.as_millis());
 const _: () =
     assert!(QUARANTINE_BYTES as u64 >= CREDIT_BYTES && QUARANTINE_BYTES <= QUARANTINE_PROCESS_BYTES);
+const _: () = assert!(UNREACHABLE.as_millis() >= CONNECT.as_millis());
 const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX <= HANDSHAKES_MAX);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::limits;
 use crate::link::LinkConfig;
 use crate::member::{Endpoint, EndpointError, Views};
-use crate::peer::{BackoffConfig, PeerConfig};
+use crate::peer::{BackoffConfig, HealthConfig, PeerConfig};
 use crate::session::{BudgetLimits, InboxLimits, SessionConfig};
 
 /// Times. All may be changed; they are checked against each other at the start.
@@ -32,6 +32,15 @@ pub struct Timeouts {
     pub resume_lease: Duration,
     /// How long messages from a peer that has joined are held until a view here includes it. Default 30 s.
     pub quarantine: Duration,
+    /// Something has waited for a peer's credit for so long: event [`Slow`](crate::PeerEvent::Slow). Default 1 s; at
+    /// least two `ack_delay`, because credit comes with acknowledgements.
+    pub slow: Duration,
+    /// A record is not acknowledged for so long: event [`Stuck`](crate::PeerEvent::Stuck). Default 5 s, the default of
+    /// `liveness`; at least two `ack_delay`.
+    pub stuck: Duration,
+    /// No link for so long though it is dialled: event [`Unreachable`](crate::PeerEvent::Unreachable). Default 5 s; not
+    /// below `connect`, because a dial gets its time.
+    pub unreachable: Duration,
 }
 
 impl Default for Timeouts {
@@ -47,6 +56,9 @@ impl Default for Timeouts {
             contact_give_up: limits::CONTACT_GIVE_UP,
             resume_lease: limits::RESUME_LEASE,
             quarantine: limits::QUARANTINE,
+            slow: limits::SLOW,
+            stuck: limits::STUCK,
+            unreachable: limits::UNREACHABLE,
         }
     }
 }
@@ -217,6 +229,12 @@ impl TryFrom<Raw> for Settings {
                 },
                 link: LinkConfig { ping: times.ping, liveness: times.liveness },
                 backoff: BackoffConfig { min: times.redial_min, max: times.redial_max },
+                health: HealthConfig {
+                    slow: times.slow,
+                    stuck: times.stuck,
+                    unreachable: times.unreachable,
+                    grace: times.ping,
+                },
                 connect: times.connect,
                 hello: times.hello,
                 lease: times.resume_lease,
@@ -262,7 +280,15 @@ fn check_times(times: &Timeouts) -> Result<(), ConfigError> {
     must(times.redial_min <= times.redial_max, "redial_min", "must not be above redial_max")?;
     must(times.resume_lease >= times.liveness, "resume_lease", "must not be below liveness")?;
     must(times.quarantine >= least, "quarantine", "must be at least 1 ms")?;
-    must(times.contact_give_up >= times.hello, "contact_give_up", "must not be below hello")
+    must(times.contact_give_up >= times.hello, "contact_give_up", "must not be below hello")?;
+    let two_acks = times.ack_delay * 2;
+    must(
+        times.slow >= two_acks,
+        "slow",
+        "must be at least two ack_delay: credit comes with acknowledgements",
+    )?;
+    must(times.stuck >= two_acks, "stuck", "must be at least two ack_delay, or what is on its way is stuck")?;
+    must(times.unreachable >= times.connect, "unreachable", "must not be below connect: a dial gets its time")
 }
 
 fn check_limits(bounds: &Limits) -> Result<(), ConfigError> {
@@ -309,6 +335,10 @@ mod tests {
         assert!(times(|t| t.hello = Duration::ZERO).starts_with("timeouts:"));
         assert!(times(|t| t.redial_min = Duration::from_secs(60)).starts_with("redial_min:"));
         assert!(times(|t| t.resume_lease = Duration::from_secs(1)).starts_with("resume_lease:"));
+        assert!(times(|t| t.slow = t.ack_delay).starts_with("slow:"));
+        assert!(times(|t| t.stuck = t.ack_delay).starts_with("stuck:"));
+        assert!(times(|t| t.unreachable = t.connect / 2).starts_with("unreachable:"));
+        assert!(times(|t| t.slow = Duration::ZERO).contains("slow"));
         let bounds = |change: fn(&mut Limits)| {
             let mut raw = Raw::default();
             change(&mut raw.limits);

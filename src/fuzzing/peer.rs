@@ -16,7 +16,8 @@ use crate::limits::{self, CREDIT_BYTES_MIN};
 use crate::link::LinkConfig;
 use crate::member::{Endpoint, Member, MemberId};
 use crate::peer::{
-    BackoffConfig, ContactId, Counters, Introduction, Peer, PeerConfig, PeerOutput, Surroundings,
+    BackoffConfig, ContactId, Counters, HealthConfig, Introduction, Peer, PeerConfig, PeerOutput,
+    Surroundings,
 };
 use crate::session::{Cause, Delivery, Handled, Reservation, Transmit};
 use crate::wire::{Epoch, StreamId};
@@ -68,6 +69,7 @@ impl Node {
             session: config(CREDIT_BYTES_MIN),
             link: LinkConfig { ping: limits::PING, liveness: limits::LIVENESS },
             backoff: BackoffConfig { min: limits::REDIAL_MIN, max: limits::REDIAL_MAX },
+            health: HealthConfig::default(),
             connect: limits::CONNECT,
             hello: limits::HELLO,
             lease: limits::RESUME_LEASE,

@@ -52,6 +52,7 @@ pub(crate) struct LinkConfig {
 pub(crate) struct Link {
     id: LinkId,
     config: LinkConfig,
+    since: Instant,
     heard: Instant,
     /// When bytes of ours were last taken.
     said: Instant,
@@ -64,8 +65,12 @@ pub(crate) struct Link {
     /// Bytes wait to be written, and none was taken since then.
     stalled_since: Option<Instant>,
     rtt: Option<Duration>,
-    /// How long ago the peer last heard us, by its own word.
-    heard_by_peer: Option<Duration>,
+    /// When we spoke: the last time that was noted and the one before, at least half a ping apart.
+    spoke: [Instant; 2],
+    /// When the next time is noted.
+    note_at: Instant,
+    /// How long the peer has not heard us, by its own word, though we spoke.
+    unheard: Option<Duration>,
 }
 
 impl Link {
@@ -73,6 +78,7 @@ impl Link {
         Self {
             id,
             config,
+            since: now,
             heard: now,
             said: now,
             pinged: now,
@@ -82,12 +88,24 @@ impl Link {
             ping_due: false,
             stalled_since: None,
             rtt: None,
-            heard_by_peer: None,
+            spoke: [now; 2],
+            note_at: now + config.ping / 2,
+            unheard: None,
         }
     }
 
     pub(crate) const fn id(&self) -> LinkId {
         self.id
+    }
+
+    /// When it was adopted.
+    pub(crate) const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How long the peer has not heard us, by its own word, though we spoke: two pings or longer.
+    pub(crate) const fn unheard(&self) -> Option<Duration> {
+        self.unheard
     }
 
     /// The last round trip measured by a ping.
@@ -111,10 +129,10 @@ impl Link {
         match frame {
             Frame::Ping { nonce, heard_millis } => {
                 self.answer = Some(*nonce);
-                self.heard_by_peer = Some(Duration::from_millis((*heard_millis).into()));
+                self.note_heard(now, Duration::from_millis((*heard_millis).into()));
             }
             Frame::Pong { nonce, heard_millis } => {
-                self.heard_by_peer = Some(Duration::from_millis((*heard_millis).into()));
+                self.note_heard(now, Duration::from_millis((*heard_millis).into()));
                 if let Some((_, asked)) = self.asked.take_if(|(asked, _)| asked == nonce) {
                     self.rtt = Some(now.saturating_duration_since(asked));
                 }
@@ -130,10 +148,30 @@ impl Link {
         }
     }
 
+    /// The peer says how long ago it heard us. What it says may have waited here while this process did not run, and
+    /// then we did not speak either: so it counts only if something that we said lies well after what was heard
+    /// last, and has had time to arrive.
+    fn note_heard(&mut self, now: Instant, ago: Duration) {
+        let (travel, least) = (self.config.ping / 2, self.config.ping * 2);
+        let lost = |said: &Instant| {
+            let age = now.saturating_duration_since(*said);
+            age >= travel && age + travel <= ago
+        };
+        if ago < least {
+            self.unheard = None;
+        } else if self.spoke.iter().any(lost) {
+            self.unheard = Some(ago);
+        }
+    }
+
     /// How writing goes: whether the last attempt took bytes, and whether some are left.
     pub(crate) fn handle_written(&mut self, now: Instant, took: bool, left: bool) {
         if took {
             self.said = now;
+            if now >= self.note_at {
+                self.spoke = [self.spoke[1], now];
+                self.note_at = now + self.config.ping / 2;
+            }
         }
         if !left {
             self.stalled_since = None;
@@ -246,6 +284,48 @@ mod tests {
             link.handle_written(now, !out.is_empty(), false);
         }
         assert_eq!(pings, 6, "every 1.5 s of 10");
+    }
+
+    /// The peer says, now, that it has not heard us for so long.
+    fn report(link: &mut Link, now: Instant, ago: Duration) {
+        link.handle_heard(now);
+        link.handle_frame(now, &Frame::Ping { nonce: 1, heard_millis: ago.as_millis() as u32 });
+    }
+
+    #[test]
+    fn a_peer_that_did_not_hear_what_was_said_says_so_and_hears_again() {
+        let start = Instant::now();
+        let mut link = Link::new(LinkId(1), CONFIG, start);
+        for pings in 1..4 {
+            let now = start + CONFIG.ping * pings;
+            report(&mut link, now, CONFIG.ping * pings);
+            assert_eq!(link.unheard().is_some(), pings >= 2, "after {pings}");
+            link.handle_written(now, true, false);
+        }
+        assert_eq!(link.unheard(), Some(CONFIG.ping * 3));
+        report(&mut link, start + CONFIG.ping * 4, CONFIG.ping * 2 - Duration::from_millis(1));
+        assert_eq!(link.unheard(), None);
+    }
+
+    #[test]
+    fn a_process_that_did_not_run_was_not_unheard_but_silent() {
+        let start = Instant::now();
+        for busy in [false, true] {
+            let mut link = Link::new(LinkId(1), CONFIG, start);
+            let stopped = start + CONFIG.ping * 10;
+            for tenth in 0..=150 {
+                link.handle_written(start + Duration::from_millis(100) * tenth, true, false);
+            }
+            // All that was said meanwhile is read at once, and what is said first now comes between.
+            let now = stopped + CONFIG.ping * 3 + Duration::from_millis(7);
+            for pings in 1..4 {
+                if busy {
+                    link.handle_written(now, true, false);
+                }
+                report(&mut link, now, CONFIG.ping * pings);
+                assert_eq!(link.unheard(), None, "{pings}");
+            }
+        }
     }
 
     #[test]

@@ -31,15 +31,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use self::bytes::Streams;
 use dispatch::{PeerInbound, Shared};
+use events::Hub;
 use handlers::{HandlerCounts, Handlers};
 
 use crate::driver::{Application, Driver, Inbound, PeerHandle, clock};
-use crate::limits::{BYTE_STREAM_BACKLOG, EVENTS_MAX};
+use crate::limits::BYTE_STREAM_BACKLOG;
 use crate::member::{Endpoint, EndpointError, Member, MemberId};
 use crate::peer::{Finding, PeerEvent};
 use crate::session::{NoRoom, Receipt};
@@ -59,7 +60,7 @@ pub struct Messenger {
 
 struct Inner {
     shared: Arc<Shared>,
-    events: broadcast::Sender<PeerEvent>,
+    events: Arc<Hub>,
     opened: tokio::sync::Mutex<mpsc::Receiver<ByteStream>>,
     /// Held while handlers change, so that the types the peers are told follow each other.
     registering: Mutex<()>,
@@ -76,7 +77,7 @@ impl Messenger {
     }
 
     fn assemble(driver: Arc<Driver>, message_bytes: usize, local: Option<SocketAddr>) -> Self {
-        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let events = Arc::<Hub>::default();
         let (opened, accepted) = mpsc::channel(BYTE_STREAM_BACKLOG);
         let shared = Arc::new(Shared {
             driver,
@@ -85,7 +86,7 @@ impl Messenger {
             lanes: TaskTracker::new(),
             opened,
         });
-        let face = Face { shared: Arc::downgrade(&shared), events: events.clone() };
+        let face = Face { shared: Arc::downgrade(&shared), events: Arc::clone(&events) };
         shared.driver.set_application(Arc::new(face));
         shared.driver.set_types(Handlers::default().types());
         let inner = Inner {
@@ -305,10 +306,11 @@ impl Messenger {
 
     // ---- what is seen ----
 
-    /// Events of peers from now on.
+    /// Events of peers from now on. At most 64 subscriptions are open at once; one more ends at once, with an error in the
+    /// log.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events::new(self.inner.events.subscribe())
+        self.inner.events.subscribe()
     }
 
     /// Figures, exact for each peer at one moment.
@@ -382,7 +384,7 @@ impl std::fmt::Debug for Inner {
 /// What the driver sees of the messenger.
 struct Face {
     shared: Weak<Shared>,
-    events: broadcast::Sender<PeerEvent>,
+    events: Arc<Hub>,
 }
 
 impl Application for Face {
@@ -394,7 +396,6 @@ impl Application for Face {
     }
 
     fn event(&self, event: PeerEvent) {
-        // Nobody listens, perhaps.
-        let _listeners = self.events.send(event);
+        self.events.tell(&event);
     }
 }

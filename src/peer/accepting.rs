@@ -90,6 +90,7 @@ impl Peer {
             self.attempts = 0;
         }
         self.links += 1;
+        self.health.handle_not_wanted();
         self.note_progress();
         let link = Link::new(link, self.with.config.link, now);
         self.live = Some(Live { link, rank, types_heard: false });

@@ -31,6 +31,7 @@ impl Peer {
             attempt: self.attempts,
         };
         let deadline = now + self.with.config.connect;
+        self.health.handle_dial(now, self.with.config.connect);
         self.dialling =
             Dialling::Pending(Dial { link, rank, endpoint: endpoint.clone(), deadline, greeted: false });
         Some(DialRequest { link, endpoint })
@@ -75,6 +76,9 @@ impl Peer {
     }
 
     pub(super) fn redial(&mut self, now: Instant) {
+        if self.reasons.may_dial() {
+            self.health.handle_wanted(now);
+        }
         self.dialling = Dialling::Waiting(now + self.backoff.next());
     }
 
@@ -158,7 +162,9 @@ impl Peer {
     /// Rule 5: a session that only contacts hold ends when another member is found at their address.
     fn replaced(&mut self, endpoint: &Endpoint, by: MemberId) {
         let contacts = self.reasons.remove_contacts_at(endpoint);
-        self.event(PeerEvent::Replaced { old: self.id, new: by });
+        if self.health.note_replaced(by) {
+            self.event(PeerEvent::Replaced { old: self.id, new: by });
+        }
         self.outputs.push_back(PeerOutput::Replaced { contacts, by });
         self.settle(Cause::SessionLost);
     }

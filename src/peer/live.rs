@@ -43,6 +43,7 @@ impl Peer {
             self.handle_link_end(now, link, LinkEnd::Protocol(error));
         } else {
             self.note_progress();
+            self.look(now);
         }
     }
 
@@ -167,9 +168,7 @@ impl Peer {
         self.errors_in_row += 1;
         if self.errors_in_row >= ERRORS_UNTIL_STUCK {
             self.backoff.exhaust();
-            if self.errors_in_row == ERRORS_UNTIL_STUCK {
-                self.event(PeerEvent::Stuck { peer: self.id });
-            }
+            self.judge(now);
         }
         if self.live.is_none() {
             self.redial(now);
@@ -188,7 +187,9 @@ impl Peer {
         self.session.handle_link_down();
         self.control.clear();
         tracing::debug!(peer = %format_args!("{:.8}", self.id), ?end, "link down");
-        self.event(PeerEvent::Disconnected { peer: self.id, reason: disconnect(&end) });
+        if self.state == State::Open {
+            self.event(PeerEvent::Disconnected { peer: self.id, reason: disconnect(&end) });
+        }
         self.reasons.start_lease(now + self.with.config.lease);
         if self.reasons.may_dial() && matches!(self.dialling, Dialling::Idle) {
             self.redial(now);

@@ -11,6 +11,7 @@ mod dialling;
 mod ending;
 mod event;
 mod handshake;
+mod health;
 mod live;
 mod lobby;
 mod reason;
@@ -20,8 +21,10 @@ mod tests;
 
 pub(crate) use backoff::{Backoff, BackoffConfig};
 pub(crate) use contact::{Finding, Search};
+pub(crate) use event::Topic;
 pub use event::{Disconnect, PeerEvent};
 pub(crate) use handshake::{Introduction, Rank};
+pub(crate) use health::HealthConfig;
 pub(crate) use lobby::{Lobby, Ticket as LobbyTicket};
 pub(crate) use reason::ContactId;
 pub(crate) use roster::{Gone, Place, Roster, Standing};
@@ -34,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use health::Health;
 use reason::Reasons;
 
 use crate::link::{Link, LinkConfig, LinkId};
@@ -76,6 +80,7 @@ pub(crate) struct PeerConfig {
     pub(crate) session: SessionConfig,
     pub(crate) link: LinkConfig,
     pub(crate) backoff: BackoffConfig,
+    pub(crate) health: HealthConfig,
     /// From dialled to connected.
     pub(crate) connect: Duration,
     /// From connected to answered.
@@ -178,6 +183,7 @@ pub(crate) struct Peer {
     control: VecDeque<Bytes>,
     outputs: VecDeque<PeerOutput>,
     errors_in_row: u32,
+    health: Health,
     /// Links adopted so far.
     links: u64,
 }
@@ -195,6 +201,7 @@ impl Peer {
         Self {
             session: Session::new(with.config.session, epoch, intake).with_quarantine_room(room),
             backoff: Backoff::new(with.config.backoff, seed),
+            health: Health::new(with.config.health),
             with,
             id,
             live: None,
@@ -250,6 +257,9 @@ impl Peer {
 
     /// Without a reason the session ends.
     fn settle(&mut self, cause: Cause) {
+        if !self.reasons.may_dial() {
+            self.health.handle_not_wanted();
+        }
         if self.state != State::Ended && !self.reasons.hold(self.live.is_some()) {
             self.end(cause);
         }
@@ -280,6 +290,7 @@ impl Peer {
             live.link.poll_transmit(now, out);
         }
         self.say_goodbye(out);
+        self.look(now);
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<PeerOutput> {
@@ -313,6 +324,7 @@ impl Peer {
             self.reasons.end_lease();
             self.settle(Cause::SessionLost);
         }
+        self.judge(now);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -324,7 +336,8 @@ impl Peer {
         let live = self.live.as_ref().map(|live| live.link.poll_timeout());
         let lease = if self.live.is_none() { self.reasons.lease() } else { None };
         let quarantine = self.session.quarantined_until();
-        [dialling, live, lease, quarantine, self.session.poll_timeout()].into_iter().flatten().min()
+        let health = self.poll_health();
+        [dialling, live, lease, quarantine, health, self.session.poll_timeout()].into_iter().flatten().min()
     }
 
     fn event(&mut self, event: PeerEvent) {

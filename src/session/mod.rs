@@ -440,6 +440,16 @@ impl Session {
         self.outboxes.iter().map(Outbox::figures)
     }
 
+    /// Since when something waits for credit and nothing of its stream was written; the longest of all streams.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        self.outboxes.iter().filter_map(Outbox::waits_since).min()
+    }
+
+    /// When the oldest record that is not acknowledged was written first.
+    pub(crate) fn oldest_unacked(&self) -> Option<Instant> {
+        self.outboxes.iter().filter_map(Outbox::oldest_unacked).min()
+    }
+
     /// Record bytes that wait for their handler.
     pub(crate) fn unhandled_bytes(&self) -> u64 {
         self.inboxes.iter().map(Inbox::unhandled_bytes).sum()

@@ -54,6 +54,8 @@ pub(crate) struct Outbox {
     head_refused: Cause,
     /// Since when something waits for credit.
     blocked_since: Option<Instant>,
+    /// Since when the same thing waits for it.
+    waits_since: Option<Instant>,
     /// For how long in all something has waited for credit before.
     blocked: Duration,
     unacked: VecDeque<(Seq, Ticket)>,
@@ -78,6 +80,7 @@ impl Outbox {
             in_message: false,
             head_refused: Cause::NotUnderstood,
             blocked_since: None,
+            waits_since: None,
             blocked: Duration::ZERO,
             unacked: VecDeque::new(),
             unhandled: VecDeque::new(),
@@ -160,12 +163,19 @@ impl Outbox {
     /// Keeps the time for which something waits for credit.
     pub(crate) fn note_blocked(&mut self, now: Instant) {
         match (self.is_blocked(), self.blocked_since) {
-            (true, None) => self.blocked_since = Some(now),
+            (true, None) => {
+                self.blocked_since = Some(now);
+                self.waits_since = Some(now);
+            }
+            (true, Some(_)) => {
+                self.waits_since.get_or_insert(now);
+            }
             (false, Some(since)) => {
                 self.blocked += now.saturating_duration_since(since);
                 self.blocked_since = None;
+                self.waits_since = None;
             }
-            (true, Some(_)) | (false, None) => {}
+            (false, None) => {}
         }
     }
 
@@ -186,6 +196,7 @@ impl Outbox {
         if let Some(rest) = rest {
             self.queue.push_front(rest);
         }
+        self.waits_since = None;
         let sent = fits?.stamp(self.stream, self.next, &mut self.unacked);
         sent.parts.iter().for_each(|part| out.push(part.clone()));
         self.next = sent.last().next();
@@ -290,11 +301,21 @@ impl Outbox {
         self.window_bytes
     }
 
+    /// Since when the same thing waits for credit: a sender that is blocked again and again need not be.
+    pub(crate) const fn waits_since(&self) -> Option<Instant> {
+        self.waits_since
+    }
+
+    /// When the oldest record that is not acknowledged was written first.
+    pub(crate) fn oldest_unacked(&self) -> Option<Instant> {
+        self.window.front().map(|(_, written)| *written)
+    }
+
     pub(crate) fn figures(&self) -> StreamFigures {
         StreamFigures {
             stream: self.stream,
             unacked_bytes: self.window_bytes,
-            oldest_unacked: self.window.front().map(|(_, written)| *written),
+            oldest_unacked: self.oldest_unacked(),
             credit_bytes: self.credit.saturating_sub(self.offset),
             blocked_since: self.blocked_since,
             blocked: self.blocked,

@@ -74,7 +74,8 @@ fn r18_bytes_that_changed_on_the_way_say_so() {
 #[test]
 fn r18_three_errors_in_a_row_give_stuck_once_and_the_longest_back_off() {
     let mut solo = Solo::contact();
-    let stuck = |solo: &Solo| solo.events().iter().filter(|e| matches!(e, PeerEvent::Stuck { .. })).count();
+    let stuck =
+        |solo: &Solo| solo.events().iter().filter(|e| matches!(e, PeerEvent::Misbehaving { .. })).count();
     for errors in 1..6 {
         let link = solo.link();
         solo.frame(link, ack(7));
@@ -97,7 +98,7 @@ fn r18_progress_between_errors_is_not_in_a_row() {
     for done in 1..6 {
         solo.frame(link, ack(done));
         solo.frame(link, ack(99));
-        assert!(!solo.events().iter().any(|event| matches!(event, PeerEvent::Stuck { .. })));
+        assert!(!solo.events().iter().any(|event| matches!(event, PeerEvent::Misbehaving { .. })));
         let (dial, hello) = solo.dial();
         let answer = solo.hello((hello.generation, hello.attempt), 1, 1);
         let answer = solo.expecting(answer, NORMAL, done + 1);
@@ -115,7 +116,7 @@ fn r18_r19_progress_that_only_the_next_hello_tells_counts_as_well() {
     for done in 1..8 {
         // Arrived and not acknowledged, because the link fails each time; the next hello says so.
         solo.frame(link, ack(99));
-        assert!(!solo.events().iter().any(|event| matches!(event, PeerEvent::Stuck { .. })), "{done}");
+        assert!(!solo.events().iter().any(|event| matches!(event, PeerEvent::Misbehaving { .. })), "{done}");
         let from = solo.now;
         let (dial, hello) = solo.dial();
         assert!(solo.now - from <= REDIAL_MIN, "{:?} after {done}", solo.now - from);

@@ -5,6 +5,7 @@ mod cuts;
 mod driver;
 mod errors;
 mod handshake;
+mod health;
 mod leave;
 mod links;
 mod net;

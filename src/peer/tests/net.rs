@@ -90,6 +90,8 @@ pub(super) struct Conn {
     fate: Option<Fate>,
     /// Nothing passes any more.
     pub(super) broken: bool,
+    /// What these sides write vanishes.
+    mute: [bool; 2],
     /// Bytes delivered, both directions together.
     pub(super) carried: usize,
 }
@@ -98,7 +100,7 @@ impl Conn {
     pub(super) fn dialled(by: usize, door: Door, arrives: Instant, fate: Option<Fate>) -> Self {
         let mut ends = [End::new(Stage::Asked), End::new(Stage::Asked)];
         ends[by].stage = Stage::Connecting;
-        let mut conn = Self { ends, fate, broken: false, carried: 0 };
+        let mut conn = Self { ends, fate, broken: false, mute: [false; 2], carried: 0 };
         match door {
             Door::Open => conn.ends[by].inbound.push_back((arrives, Packet::Connected)),
             Door::Shut => conn.ends[by].inbound.push_back((arrives, Packet::Refused)),
@@ -124,7 +126,7 @@ impl Conn {
     /// Bytes a side writes; they vanish when nothing passes.
     pub(super) fn write(&mut self, from: usize, bytes: Vec<u8>, arrives: Instant) {
         let to = &mut self.ends[1 - from];
-        if !self.broken && to.stage != Stage::Closed {
+        if !self.broken && !self.mute[from] && to.stage != Stage::Closed {
             to.inbound.push_back((arrives, Packet::Bytes(bytes)));
         }
     }
@@ -138,9 +140,14 @@ impl Conn {
         end.stage = Stage::Closed;
         end.inbound.clear();
         let to = &mut self.ends[1 - side];
-        if !self.broken && to.stage != Stage::Closed {
+        if !self.broken && !self.mute[side] && to.stage != Stage::Closed {
             to.inbound.push_back((arrives, Packet::End));
         }
+    }
+
+    /// What this side writes from now on vanishes, also its end.
+    pub(super) fn mute(&mut self, side: usize) {
+        self.mute[side] = true;
     }
 
     /// Breaks now; what is under way is lost.

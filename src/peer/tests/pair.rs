@@ -270,6 +270,9 @@ impl Pair {
             .run_until(limit, "drained, on one link", |pair| pair.same_link().is_some() && pair.is_drained());
         self.settle();
         assert!(self.same_link().is_some() && self.is_drained(), "and it stays so");
+        for room in [A, B].into_iter().filter_map(|side| self.sides[side].rooms.get(&self.id(1 - side))) {
+            assert!(!room.peer.health.is_ill(), "all is well, and that was told: {:?}", room.peer.health);
+        }
         self.check_ends(lossless);
         took
     }

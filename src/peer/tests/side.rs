@@ -32,6 +32,12 @@ pub(super) const fn config(credit_bytes: u64) -> PeerConfig {
         },
         link: LinkConfig { ping: limits::PING, liveness: limits::LIVENESS },
         backoff: BackoffConfig { min: limits::REDIAL_MIN, max: limits::REDIAL_MAX },
+        health: HealthConfig {
+            slow: limits::SLOW,
+            stuck: limits::STUCK,
+            unreachable: limits::UNREACHABLE,
+            grace: limits::PING,
+        },
         connect: limits::CONNECT,
         hello: limits::HELLO,
         lease: limits::RESUME_LEASE,
