@@ -105,6 +105,10 @@ pub(crate) const REDIAL_MAX: Duration = Duration::from_secs(5);
 pub(crate) const CONTACT_GIVE_UP: Duration = Duration::from_secs(30);
 /// How long the accepting side keeps a session that has no link and no other reason.
 pub(crate) const RESUME_LEASE: Duration = Duration::from_secs(60);
+/// A link that carried nothing for so long is closed, if nobody holds it by a contact; the next message dials again.
+pub(crate) const IDLE: Duration = Duration::from_secs(5 * 60);
+/// Links up before the most idle ones go: what a process with the customary 1024 descriptors comes near to.
+pub(crate) const LINKS_MAX: usize = 1024;
 /// Sessions kept by a lease alone.
 pub(crate) const LEASES_MAX: usize = 4096;
 /// A refused connection is read to its end for at most this, so that the refusal is not destroyed by a reset.

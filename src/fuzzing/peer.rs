@@ -66,6 +66,7 @@ impl Node {
         };
         let config = PeerConfig {
             session: config(CREDIT_BYTES_MIN),
+            idle: limits::IDLE,
             link: LinkConfig { ping: limits::PING, liveness: limits::LIVENESS },
             backoff: BackoffConfig { min: limits::REDIAL_MIN, max: limits::REDIAL_MAX },
             connect: limits::CONNECT,

@@ -34,6 +34,8 @@ pub(crate) enum LinkEnd {
     Closed(Code, String),
     /// Another link took its place.
     Superseded,
+    /// Nothing went through it for long, or there were too many links.
+    Idle,
 }
 
 /// Times of a link.

@@ -56,6 +56,9 @@ impl Peer {
     pub(super) fn frame(&mut self, now: Instant, frame: Frame) -> Result<(), ProtocolError> {
         let Some(live) = &mut self.live else { return Ok(()) };
         live.link.handle_frame(now, &frame);
+        if matches!(frame, Frame::Batch(_) | Frame::Ack(_) | Frame::Datagram(_)) {
+            live.usage.note(now);
+        }
         match frame {
             Frame::Batch(batch) => {
                 if !live.types_heard {
@@ -136,7 +139,8 @@ impl Peer {
             | LinkEnd::Silence
             | LinkEnd::WriteStalled
             | LinkEnd::Closed(..)
-            | LinkEnd::Superseded => None,
+            | LinkEnd::Superseded
+            | LinkEnd::Idle => None,
         };
         self.close_live(now, end, code);
     }
@@ -151,7 +155,7 @@ impl Peer {
                 self.event(PeerEvent::Stuck { peer: self.id });
             }
         }
-        if self.live.is_none() {
+        if self.live.is_none() && !matches!(self.dialling, Dialling::Pending(_)) {
             self.redial(now);
         }
     }
@@ -166,7 +170,7 @@ impl Peer {
         tracing::debug!(peer = %format_args!("{:.8}", self.id), ?end, "link down");
         self.event(PeerEvent::Disconnected { peer: self.id, reason: disconnect(&end) });
         self.reasons.start_lease(now + self.with.config.lease);
-        if self.reasons.may_dial() && matches!(self.dialling, Dialling::Idle) {
+        if self.reasons.may_dial() && matches!(self.dialling, Dialling::Idle) && !self.rests_after(&end) {
             self.redial(now);
         }
     }
@@ -196,6 +200,7 @@ const fn disconnect(end: &LinkEnd) -> Disconnect {
         LinkEnd::Protocol(error) if error.is_corruption() => Disconnect::Corrupt,
         LinkEnd::Protocol(_) => Disconnect::Misbehaved,
         LinkEnd::Superseded => Disconnect::Superseded,
+        LinkEnd::Idle | LinkEnd::Closed(Code::Idle, _) => Disconnect::Idle,
         LinkEnd::Closed(Code::Corrupt, _) => Disconnect::Corrupt,
         LinkEnd::Closed(..) => Disconnect::Closed,
     }

@@ -10,6 +10,7 @@ mod dialling;
 mod ending;
 mod event;
 mod handshake;
+mod idle;
 mod live;
 mod lobby;
 mod reason;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use idle::Usage;
 use reason::Reasons;
 
 use crate::link::{Link, LinkConfig, LinkId};
@@ -76,6 +78,8 @@ pub(crate) struct PeerConfig {
     pub(crate) hello: Duration,
     /// How long a session is kept for a peer that dialled and is gone.
     pub(crate) lease: Duration,
+    /// How long a link that no contact holds may carry nothing.
+    pub(crate) idle: Duration,
 }
 
 /// What a peer shares with the process it is in.
@@ -133,6 +137,7 @@ struct Live {
     link: Link,
     rank: Rank,
     types_heard: bool,
+    usage: Usage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,7 +242,11 @@ impl Peer {
         let Some(live) = &mut self.live else { return };
         self.control.drain(..).for_each(|frame| out.push(frame));
         live.link.poll_transmit(now, out);
+        let before = out.parts.len();
         self.session.poll_transmit(now, out);
+        if out.parts.len() > before {
+            live.usage.note(now);
+        }
         if self.session.take_starved() {
             // The pong is a write that is due, so acknowledgements go before it.
             live.link.ping_now();
@@ -265,6 +274,7 @@ impl Peer {
         {
             self.close_live(now, end, None);
         }
+        self.check_idle(now);
         if let Dialling::Pending(dial) = &self.dialling
             && dial.deadline <= now
         {
@@ -286,7 +296,7 @@ impl Peer {
         };
         let live = self.live.as_ref().map(|live| live.link.poll_timeout());
         let lease = if self.live.is_none() { self.reasons.lease() } else { None };
-        [dialling, live, lease, self.session.poll_timeout()].into_iter().flatten().min()
+        [dialling, live, self.idle_deadline(), lease, self.session.poll_timeout()].into_iter().flatten().min()
     }
 
     fn event(&mut self, event: PeerEvent) {

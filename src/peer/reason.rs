@@ -8,11 +8,13 @@ use crate::member::Endpoint;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ContactId(pub(crate) u64);
 
-/// A session lives while a reason holds it. (A view is another; it comes with views.)
+/// A session lives while a reason holds it.
 #[derive(Debug, Default)]
 pub(crate) struct Reasons {
     /// Handles, with the address each was given: dialled as given, not as advertised.
     contacts: Vec<(ContactId, Endpoint)>,
+    /// The peer is a member of the view: where it says that it can be reached.
+    view: Option<Vec<Endpoint>>,
     /// The peer dialled: it has a reason of its own, and this side keeps the session while a link is up and for a
     /// lease after.
     peer_dialled: bool,
@@ -30,6 +32,12 @@ impl Reasons {
 
     pub(crate) fn remove_contact(&mut self, contact: ContactId) {
         self.contacts.retain(|(other, _)| *other != contact);
+    }
+
+    /// Whether the peer is a member of the view, and where it can be reached then.
+    #[allow(dead_code, reason = "the seam for views; tests of idle links use it")]
+    pub(crate) fn set_view(&mut self, endpoints: Option<Vec<Endpoint>>) {
+        self.view = endpoints;
     }
 
     /// A process always keeps the session with itself.
@@ -60,28 +68,35 @@ impl Reasons {
 
     /// When to look again, if only the lease holds the session.
     pub(crate) fn lease(&self) -> Option<Instant> {
-        if self.contacts.is_empty() { self.lease } else { None }
+        if self.is_passive() { self.lease } else { None }
     }
 
     /// Whether this side may dial.
     pub(crate) fn may_dial(&self) -> bool {
-        !self.oneself && !self.contacts.is_empty()
+        !self.oneself && (!self.contacts.is_empty() || self.view.as_ref().is_some_and(|at| !at.is_empty()))
+    }
+
+    /// Whether its link may be closed when it is idle: no contact holds it, and this side can dial it again.
+    pub(crate) fn may_idle(&self) -> bool {
+        self.contacts.is_empty() && self.may_dial()
     }
 
     /// Whether only the lease, or a link that the peer dialled, holds the session.
     pub(crate) fn is_passive(&self) -> bool {
-        self.contacts.is_empty()
+        self.contacts.is_empty() && self.view.is_none()
     }
 
     /// Whether something holds it. A live link counts only if the peer dialled once.
     pub(crate) fn hold(&self, link_up: bool) -> bool {
-        self.oneself || !self.contacts.is_empty() || self.lease.is_some() || (link_up && self.peer_dialled)
+        self.oneself || !self.is_passive() || self.lease.is_some() || (link_up && self.peer_dialled)
     }
 
-    /// Where to dial next; several addresses take turns.
+    /// Where to dial next; several addresses take turns, those of contacts first.
     pub(crate) fn next_endpoint(&mut self) -> Option<Endpoint> {
-        let at = self.turn.checked_rem(self.contacts.len())?;
+        let advertised = self.view.as_deref().unwrap_or_default();
+        let at = self.turn.checked_rem(self.contacts.len() + advertised.len())?;
         self.turn = self.turn.wrapping_add(1);
-        self.contacts.get(at).map(|(_, endpoint)| endpoint.clone())
+        let given = self.contacts.iter().map(|(_, endpoint)| endpoint);
+        given.chain(advertised).nth(at).cloned()
     }
 }

@@ -5,6 +5,7 @@ mod cuts;
 mod driver;
 mod errors;
 mod handshake;
+mod idle;
 mod leave;
 mod links;
 mod net;
