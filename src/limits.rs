@@ -97,6 +97,12 @@ pub(crate) const LIVENESS: Duration = Duration::from_secs(5);
 pub(crate) const HELLO: Duration = Duration::from_secs(3);
 /// From dialled to connected. Shorter than liveness: a lost SYN is sent again by TCP after 1 s.
 pub(crate) const CONNECT: Duration = Duration::from_secs(3);
+/// Between two attempts to connect to addresses of one name (RFC 8305, section 5: its recommendation).
+pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried in one dial: more than fit into [`CONNECT`], one each [`ATTEMPT_DELAY`].
+pub(crate) const ADDRESSES_MAX: usize = 16;
+/// Names that are looked up at the same time: each blocks a thread, of which tokio has 512 for the whole process.
+pub(crate) const LOOKUPS_MAX: usize = 128;
 /// The first redial comes within this.
 pub(crate) const REDIAL_MIN: Duration = Duration::from_millis(50);
 /// Redials are at most this far apart.
@@ -149,4 +155,5 @@ const _: () = assert!(OWN_FRAME_BYTES <= CHUNK_BYTES && BYTES_RECORD_MAX <= CHUN
 const _: () = assert!(REASSEMBLY_BYTES >= MESSAGE_BYTES_MAX);
 const _: () = assert!(RESERVE_BYTES <= QUEUE_BYTES && QUEUE_BYTES <= PROCESS_BYTES);
 const _: () = assert!(PING.as_millis() * 3 <= LIVENESS.as_millis());
+const _: () = assert!(ADDRESSES_MAX as u128 * ATTEMPT_DELAY.as_millis() >= CONNECT.as_millis());
 const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX <= HANDSHAKES_MAX);

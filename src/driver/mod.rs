@@ -5,14 +5,19 @@
 
 mod acceptor;
 pub(crate) mod clock;
+mod connect;
 mod contacts;
 mod doorbell;
 mod handle;
+mod janitor;
 mod loopback;
 pub(crate) mod net;
 mod opening;
 mod peer_task;
+mod resolve;
 mod search;
+#[cfg(test)]
+mod tests;
 mod wire_io;
 
 pub(crate) use handle::{Incoming, PeerHandle};
@@ -99,6 +104,7 @@ pub(crate) struct Driver {
     accept_errors: AtomicU64,
     next_contact: AtomicU64,
     forgotten: Notify,
+    links: Arc<janitor::Links>,
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +118,7 @@ impl Driver {
     /// Must be called in a tokio runtime; all tasks run there.
     pub(crate) fn new(settings: &Settings, introduction: Introduction, net: Arc<dyn Net>) -> Arc<Self> {
         let kib = Self::reassembly_permits(settings.reassembly_bytes as u64) as usize;
-        Arc::new(Self {
+        let driver = Arc::new(Self {
             surroundings: Surroundings {
                 config: settings.peer,
                 me: Arc::new(introduction),
@@ -135,7 +141,10 @@ impl Driver {
             accept_errors: AtomicU64::new(0),
             next_contact: AtomicU64::new(1),
             forgotten: Notify::new(),
-        })
+            links: janitor::Links::new(settings.links),
+        });
+        driver.spawn(janitor::run(Arc::clone(&driver)));
+        driver
     }
 
     /// Before anything else: who handles what comes.
