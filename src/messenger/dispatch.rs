@@ -193,12 +193,13 @@ async fn messages(shared: &Shared, from: MemberId, delivery: Delivery, progress:
 async fn handle_all(shared: &Shared, stream: StreamId, run: &mut Run<'_>) {
     // Handlers that are added meanwhile are found by the next delivery.
     let handlers = shared.handlers.load_full();
-    while let Some((hash, _version)) = run.next_type() {
-        match handlers.find(hash, stream.is_open()) {
+    while let Some((hash, version)) = run.next_type() {
+        match handlers.find(hash, version, stream.is_open()) {
             Some(handler) if stream.protocol() == Protocol::APPLICATION && stream.is_open() => {
                 handler.run(run).await;
             }
-            // Not of an open type, from somebody who shares no view; or of a protocol that nobody speaks here.
+            // Of a later version; or not of an open type, from somebody who shares no view; or of a protocol that nobody
+            // speaks here.
             Some(_) | None => run.refuse(),
         }
     }

@@ -5,8 +5,7 @@ use super::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_link_of_members_closes_and_comes_back_for_a_message() {
     let times = Timeouts { idle: Duration::from_millis(1500), ..quick() };
-    let [one, two] =
-        [(); 2].map(|()| process([127, 0, 0, 1], times, Limits::default(), Resolver::system()));
+    let [one, two] = [(); 2].map(|()| process([127, 0, 0, 1], times, Limits::default(), Resolver::system()));
     let (there, back) = (one.join(&two), two.join(&one));
     for round in 1..3 {
         let (from, to) = if round == 1 { (&one, &two) } else { (&two, &one) };

@@ -98,9 +98,9 @@ async fn a_resolver_that_hangs_is_bounded_costs_one_thread_a_name_and_delays_nob
     let start = Instant::now();
     let waits = [7400, 7401, 7402].map(|port| {
         let (driver, times) = (Arc::clone(&client.driver), Duration::from_millis(700));
-        tokio::spawn(async move {
-            super::search::run(&driver, named("hangs.example", port), Some(times)).await
-        })
+        tokio::spawn(
+            async move { super::search::run(&driver, named("hangs.example", port), Some(times)).await },
+        )
     });
     eventually("it hangs", || inside.load(Ordering::SeqCst) == 1).await;
     let found = client.driver.search(named("node.example", server.port)).await;
