@@ -234,11 +234,18 @@ async fn what_must_be_understood_and_is_not_is_refused_with_a_code_and_the_sessi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_peer_does_not_list_lists_lower_or_by_another_name_is_not_sent_and_its_sender_is_told() {
     let server = server(patient()).await;
-    let _ours = Collected::by(&server);
     let older = Foreign::new(7);
     let same_hash = Type { name: "another.name".to_owned(), ..number() };
-    let lists =
-        [vec![], vec![Type::new("test.word", 1)], vec![Type { version: 0, ..number() }], vec![same_hash]];
+    let fallback = Type { name: "*".to_owned(), hash: 0, version: 0, flags: 3 };
+    let lists = [
+        vec![],
+        vec![Type::new("test.word", 1)],
+        vec![Type { version: 0, ..number() }],
+        vec![same_hash.clone()],
+        // Who takes everything does not take it under another name.
+        vec![same_hash, fallback.clone()],
+        vec![fallback, Type { version: 0, ..number() }],
+    ];
     let (mut wire, _) = older.link(address(&server), &Session::new(1, 0, 1), &[]);
     let not_sent = Err(Lost::NotSent(Cause::NotUnderstood));
     for (at, list) in (0..).zip(&lists) {
@@ -272,6 +279,21 @@ async fn a_type_that_was_never_listed_is_counted_when_it_comes_and_stops_nothing
     // Our list said so before: the sender broke the rule, and is told no more than that it is done with.
     wire.until_handled(OPEN_NORMAL, 3);
     assert_eq!((blobs.all(), server.stats().refused_records), (vec!["three".to_owned()], 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_sent_first_after_the_peer_listed_another_for_its_hash_is_not_sent() {
+    let server = server(patient()).await;
+    let other = Foreign::new(12);
+    let same_hash = Type { name: "another.name".to_owned(), ..number() };
+    let (mut wire, _) = other.link(address(&server), &Session::new(1, 0, 1), &[same_hash]);
+    wire.say(&frame(PING, 0, 0, 0, &[7; 12]));
+    wire.until(PONG);
+    for at in 0..3 {
+        let receipt = receipt_for(&server, id(&other), at).await;
+        let end = within(LONG, receipt.acked()).await;
+        assert_eq!(end, Err(Lost::NotSent(Cause::NotUnderstood)), "{at}");
+    }
 }
 
 // ---- acknowledgements and first frames ----

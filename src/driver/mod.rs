@@ -123,6 +123,7 @@ impl Driver {
                 config: settings.peer,
                 me: Arc::new(introduction),
                 counters: Arc::new(Counters::new()),
+                sent: Arc::default(),
             },
             net,
             contact_give_up: settings.contact_give_up,
@@ -288,6 +289,24 @@ impl Driver {
             handle.peer.lock().set_types(Arc::clone(&types));
             handle.doorbell.ring();
         }
+    }
+
+    /// Messages of this type are about to be sent. Costs a load, but for the first.
+    #[inline]
+    pub(crate) fn note_sent(&self, hash: u32, name: &'static str) {
+        if !self.surroundings.sent.knows(hash, name) {
+            self.compare_sent(hash, name);
+        }
+    }
+
+    #[cold]
+    fn compare_sent(&self, hash: u32, name: &'static str) {
+        // Who sends the same meanwhile waits until all peers were compared.
+        let _registry = self.registry.lock();
+        if self.surroundings.sent.add(hash, name) {
+            self.peers().iter().for_each(|handle| handle.peer.lock().note_sent(hash, name));
+        }
+        self.surroundings.sent.settle(hash, name);
     }
 
     fn event(&self, event: PeerEvent) {

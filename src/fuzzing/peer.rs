@@ -74,7 +74,7 @@ impl Node {
             lease: limits::RESUME_LEASE,
         };
         let me = Arc::new(Introduction { member, ..Introduction::default() });
-        let with = Surroundings { config, me, counters: Arc::new(Counters::new()) };
+        let with = Surroundings { config, me, counters: Arc::new(Counters::new()), sent: Arc::default() };
         Self { with, peer: None, held: VecDeque::new(), asked: VecDeque::new() }
     }
 

@@ -9,7 +9,7 @@ use crate::link::{LinkEnd, LinkId};
 use crate::session::{Cause, Handled, PeerTypes, ProtocolError, Reservation};
 use crate::wire::first::Code;
 use crate::wire::frame::encode_control;
-use crate::wire::{Epoch, Frame, StreamId, TypeEntry};
+use crate::wire::{Epoch, Frame, Protocol, StreamId, TypeEntry};
 
 impl Peer {
     /// Whether this link is the live one. Of any other nothing more is read or written.
@@ -108,8 +108,15 @@ impl Peer {
     fn peer_types(&self, entries: &[TypeEntry]) -> PeerTypes {
         PeerTypes::new(entries, |theirs| {
             let same = |ours: &&TypeEntry| (ours.protocol, ours.hash) == (theirs.protocol, theirs.hash);
-            self.types.iter().filter(same).any(|ours| ours.name != theirs.name)
+            let sent =
+                theirs.protocol == Protocol::APPLICATION && self.with.sent.clashes(theirs.hash, &theirs.name);
+            sent || self.types.iter().filter(same).any(|ours| ours.name != theirs.name)
         })
+    }
+
+    /// Messages of a type of this name are about to be sent, for the first time in this process.
+    pub(crate) fn note_sent(&mut self, hash: u32, name: &str) {
+        self.session.note_sent(hash, name);
     }
 
     /// What this process understands has changed.

@@ -13,6 +13,7 @@ mod handshake;
 mod idle;
 mod live;
 mod lobby;
+mod names;
 mod reason;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub(crate) use contact::{Finding, Search};
 pub use event::{Disconnect, PeerEvent};
 pub(crate) use handshake::{Introduction, Rank};
 pub(crate) use lobby::{Lobby, Ticket as LobbyTicket};
+pub(crate) use names::SentNames;
 pub(crate) use reason::ContactId;
 
 use std::collections::VecDeque;
@@ -88,6 +90,7 @@ pub(crate) struct Surroundings {
     pub(crate) config: PeerConfig,
     pub(crate) me: Arc<Introduction>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) sent: Arc<SentNames>,
 }
 
 /// What a peer asks of its driver.

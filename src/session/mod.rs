@@ -242,6 +242,13 @@ impl Session {
         self.types = Some(types);
     }
 
+    /// A type is sent under this name: if the peer knows it by another, nothing of it goes there.
+    pub(crate) fn note_sent(&mut self, hash: u32, name: &str) {
+        if let Some(types) = &mut self.types {
+            types.note_sent(hash, name);
+        }
+    }
+
     pub(crate) fn handle_batch(&mut self, now: Instant, batch: &WireBatch) -> Result<(), ProtocolError> {
         let limits = self.config.inbox;
         let inbox = match self.inboxes.iter().position(|inbox| inbox.stream() == batch.stream) {

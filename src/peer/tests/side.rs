@@ -42,7 +42,8 @@ pub(super) fn surroundings(id: MemberId, credit_bytes: u64) -> Surroundings {
     let mut me =
         Introduction { environment: "test".into(), network: "pairs".into(), ..Introduction::default() };
     me.member.id = id;
-    Surroundings { config: config(credit_bytes), me: Arc::new(me), counters: Arc::new(Counters::new()) }
+    let counters = Arc::new(Counters::new());
+    Surroundings { config: config(credit_bytes), me: Arc::new(me), counters, sent: Arc::default() }
 }
 
 /// Takes every type of the application.
