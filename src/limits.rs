@@ -97,6 +97,12 @@ pub(crate) const LIVENESS: Duration = Duration::from_secs(5);
 pub(crate) const HELLO: Duration = Duration::from_secs(3);
 /// From dialled to connected. Shorter than liveness: a lost SYN is sent again by TCP after 1 s.
 pub(crate) const CONNECT: Duration = Duration::from_secs(3);
+/// Between two attempts to connect to addresses of one name (RFC 8305, section 5: its recommendation).
+pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried in one dial: more than fit into [`CONNECT`], one each [`ATTEMPT_DELAY`].
+pub(crate) const ADDRESSES_MAX: usize = 16;
+/// Names that are looked up at the same time: each blocks a thread, of which tokio has 512 for the whole process.
+pub(crate) const LOOKUPS_MAX: usize = 128;
 /// The first redial comes within this.
 pub(crate) const REDIAL_MIN: Duration = Duration::from_millis(50);
 /// Redials are at most this far apart.
@@ -105,6 +111,10 @@ pub(crate) const REDIAL_MAX: Duration = Duration::from_secs(5);
 pub(crate) const CONTACT_GIVE_UP: Duration = Duration::from_secs(30);
 /// How long the accepting side keeps a session that has no link and no other reason.
 pub(crate) const RESUME_LEASE: Duration = Duration::from_secs(60);
+/// A link that carried nothing for so long is closed, if nobody holds it by a contact; the next message dials again.
+pub(crate) const IDLE: Duration = Duration::from_secs(5 * 60);
+/// Links up before the most idle ones go: what a process with the customary 1024 descriptors comes near to.
+pub(crate) const LINKS_MAX: usize = 1024;
 /// Sessions kept by a lease alone.
 pub(crate) const LEASES_MAX: usize = 4096;
 /// A refused connection is read to its end for at most this, so that the refusal is not destroyed by a reset.
@@ -173,4 +183,5 @@ const _: () = assert!(PING.as_millis() * 3 <= LIVENESS.as_millis());
 const _: () =
     assert!(QUARANTINE_BYTES as u64 >= CREDIT_BYTES && QUARANTINE_BYTES <= QUARANTINE_PROCESS_BYTES);
 const _: () = assert!(UNREACHABLE.as_millis() >= CONNECT.as_millis());
+const _: () = assert!(ADDRESSES_MAX as u128 * ATTEMPT_DELAY.as_millis() >= CONNECT.as_millis());
 const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX <= HANDSHAKES_MAX);

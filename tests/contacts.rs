@@ -51,15 +51,16 @@ async fn a_contact_gives_up_with_a_reason_when_nobody_was_met() {
 
 #[tokio::test]
 async fn a_contact_waits_for_somebody_to_come() {
-    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = held.local_addr().unwrap();
-    drop(held);
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = door.local_addr().unwrap();
     let client = client(quick()).await;
     let search =
         tokio::spawn(
             async move { client.contact(address.to_string()).await.map(|contact| (contact, client)) },
         );
-    tokio::time::sleep(ms(200)).await;
+    // It asks, and nobody is there: not behind the door, and then there is no door.
+    let (asked, _) = within(LONG, door.accept()).await.unwrap();
+    drop((asked, door));
     let server = Messenger::builder().bind(address.to_string()).start().await.unwrap();
     let (contact, _client) = within(LONG, search).await.unwrap().unwrap();
     assert_eq!(contact.id(), server.member().id);

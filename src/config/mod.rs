@@ -41,6 +41,10 @@ pub struct Timeouts {
     /// No link for so long though it is dialled: event [`Unreachable`](crate::PeerEvent::Unreachable). Default 5 s; not
     /// below `connect`, because a dial gets its time.
     pub unreachable: Duration,
+    /// A link that carried no message for so long is closed, unless a [`Contact`](crate::Contact) holds it on either
+    /// side; the session stays, and the next message dials again. `Duration::MAX`: never. Default 5 minutes; at least
+    /// one ping.
+    pub idle: Duration,
 }
 
 impl Default for Timeouts {
@@ -59,11 +63,12 @@ impl Default for Timeouts {
             slow: limits::SLOW,
             stuck: limits::STUCK,
             unreachable: limits::UNREACHABLE,
+            idle: limits::IDLE,
         }
     }
 }
 
-/// Bounds of memory, in bytes. All may be changed; they are checked against each other at the start.
+/// Bounds of memory, in bytes, and of links. All may be changed; they are checked against each other at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// What waits to be sent or acknowledged, for all destinations together. Default 256 MiB.
@@ -78,6 +83,9 @@ pub struct Limits {
     pub message_bytes: usize,
     /// What received messages larger than the credit may take while they are put together. Default 128 MiB.
     pub reassembly_bytes: usize,
+    /// Links up at once; above it those that have been idle for longest are closed, as by [`Timeouts::idle`]. Links of
+    /// contacts count and stay, and so do those on which something is under way, so more may be up. Default 1024.
+    pub links: usize,
 }
 
 impl Default for Limits {
@@ -89,6 +97,7 @@ impl Default for Limits {
             credit_bytes: limits::CREDIT_BYTES,
             message_bytes: limits::MESSAGE_BYTES_MAX,
             reassembly_bytes: limits::REASSEMBLY_BYTES,
+            links: limits::LINKS_MAX,
         }
     }
 }
@@ -188,6 +197,7 @@ pub(crate) struct Settings {
     pub(crate) message_bytes: usize,
     pub(crate) reassembly_bytes: usize,
     pub(crate) contact_give_up: Duration,
+    pub(crate) links: usize,
 }
 
 /// All labels together, so that a hello stays below its limit.
@@ -238,6 +248,7 @@ impl TryFrom<Raw> for Settings {
                 connect: times.connect,
                 hello: times.hello,
                 lease: times.resume_lease,
+                idle: times.idle,
             },
             budget: BudgetLimits {
                 process_bytes: bounds.process_bytes,
@@ -247,6 +258,7 @@ impl TryFrom<Raw> for Settings {
             message_bytes: bounds.message_bytes,
             reassembly_bytes: bounds.reassembly_bytes,
             contact_give_up: times.contact_give_up,
+            links: bounds.links,
         })
     }
 }
@@ -288,12 +300,14 @@ fn check_times(times: &Timeouts) -> Result<(), ConfigError> {
         "must be at least two ack_delay: credit comes with acknowledgements",
     )?;
     must(times.stuck >= two_acks, "stuck", "must be at least two ack_delay, or what is on its way is stuck")?;
+    must(times.idle >= times.ping, "idle", "must not be below ping")?;
     must(times.unreachable >= times.connect, "unreachable", "must not be below connect: a dial gets its time")
 }
 
 fn check_limits(bounds: &Limits) -> Result<(), ConfigError> {
     let credit = bounds.credit_bytes >= limits::CREDIT_BYTES_MIN;
     must(credit, "credit_bytes", "must be at least 128 KiB: a whole chunk must pass")?;
+    must(bounds.links >= 1, "links", "must be at least 1")?;
     must(bounds.reserve_bytes >= 1024, "reserve_bytes", "must be at least 1 KiB")?;
     must(bounds.reserve_bytes <= bounds.queue_bytes, "reserve_bytes", "must not be above queue_bytes")?;
     must(bounds.queue_bytes <= bounds.process_bytes, "queue_bytes", "must not be above process_bytes")?;
@@ -334,6 +348,7 @@ mod tests {
         assert!(times(|t| t.ping = t.liveness).starts_with("ping:"));
         assert!(times(|t| t.hello = Duration::ZERO).starts_with("timeouts:"));
         assert!(times(|t| t.redial_min = Duration::from_secs(60)).starts_with("redial_min:"));
+        assert!(times(|t| t.idle = Duration::ZERO).starts_with("idle:"));
         assert!(times(|t| t.resume_lease = Duration::from_secs(1)).starts_with("resume_lease:"));
         assert!(times(|t| t.slow = t.ack_delay).starts_with("slow:"));
         assert!(times(|t| t.stuck = t.ack_delay).starts_with("stuck:"));
@@ -346,6 +361,7 @@ mod tests {
         };
         assert!(bounds(|l| l.credit_bytes = 1000).starts_with("credit_bytes:"));
         assert!(bounds(|l| l.message_bytes = l.process_bytes).starts_with("message_bytes:"));
+        assert!(bounds(|l| l.links = 0).starts_with("links:"));
         assert!(bounds(|l| l.queue_bytes = 1).starts_with("reserve_bytes:"));
     }
 

@@ -91,6 +91,11 @@ async fn greet(driver: &Arc<Driver>, mut conn: BoxConn, from: SocketAddr) {
             let reject = driver.me().reject_version(found);
             return opening::refuse(conn, reject).await;
         }
+        Ok(Err(OpeningError::Decode(error))) if is_ours(&error) => {
+            driver.count_refusal(&format_args!("{from}: {error}"));
+            let reject = driver.surroundings.me.reject(Code::Malformed, error.to_string());
+            return opening::refuse(conn, Box::new(reject)).await;
+        }
         Ok(Err(OpeningError::Decode(error))) => {
             // Not ours: a foreign protocol gets no answer it could misunderstand.
             driver.count_refusal(&format_args!("{from}: {error}"));
@@ -119,6 +124,22 @@ async fn greet(driver: &Arc<Driver>, mut conn: BoxConn, from: SocketAddr) {
     if let Err((conn, reject)) = driver.incoming(Incoming { conn, hello: *hello, rest }) {
         driver.count_refusal(&format_args!("{from}: {}", reject.text));
         opening::refuse(conn, reject).await;
+    }
+}
+
+/// Whether an opening with this fault is karere's all the same: its checksum fitted before anything else was looked at.
+const fn is_ours(error: &DecodeError) -> bool {
+    match error {
+        DecodeError::Critical { .. }
+        | DecodeError::Value { .. }
+        | DecodeError::Missing { .. }
+        | DecodeError::Text { .. }
+        | DecodeError::Stream { .. }
+        | DecodeError::Version { .. } => true,
+        DecodeError::Magic { .. }
+        | DecodeError::TooLong { .. }
+        | DecodeError::Short { .. }
+        | DecodeError::Crc { .. } => false,
     }
 }
 

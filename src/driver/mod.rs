@@ -5,14 +5,19 @@
 
 mod acceptor;
 pub(crate) mod clock;
+mod connect;
 mod contacts;
 mod doorbell;
 mod handle;
+mod janitor;
 mod loopback;
 pub(crate) mod net;
 mod opening;
 mod peer_task;
+mod resolve;
 mod search;
+#[cfg(test)]
+mod tests;
 mod views;
 mod wire_io;
 
@@ -107,6 +112,7 @@ pub(crate) struct Driver {
     accept_errors: AtomicU64,
     next_contact: AtomicU64,
     forgotten: Notify,
+    links: Arc<janitor::Links>,
 }
 
 #[derive(Debug)]
@@ -122,13 +128,14 @@ impl Driver {
     pub(crate) fn new(settings: &Settings, introduction: Introduction, net: Arc<dyn Net>) -> Arc<Self> {
         let kib = Self::reassembly_permits(settings.reassembly_bytes as u64) as usize;
         let me = Arc::new(introduction);
-        Arc::new(Self {
+        let driver = Arc::new(Self {
             me: ArcSwap::new(Arc::clone(&me)),
             surroundings: Surroundings {
                 config: settings.peer,
                 me,
                 counters: Arc::new(Counters::new()),
                 quarantine: QuarantineRoom::default(),
+                sent: Arc::default(),
             },
             net,
             contact_give_up: settings.contact_give_up,
@@ -152,7 +159,10 @@ impl Driver {
             accept_errors: AtomicU64::new(0),
             next_contact: AtomicU64::new(1),
             forgotten: Notify::new(),
-        })
+            links: janitor::Links::new(settings.links),
+        });
+        driver.spawn(janitor::run(Arc::clone(&driver)));
+        driver
     }
 
     /// What hellos say of this process now.
@@ -333,6 +343,24 @@ impl Driver {
             handle.peer.lock().set_types(Arc::clone(&types));
             handle.doorbell.ring();
         }
+    }
+
+    /// Messages of this type are about to be sent. Costs a load, but for the first.
+    #[inline]
+    pub(crate) fn note_sent(&self, hash: u32, name: &'static str) {
+        if !self.surroundings.sent.knows(hash, name) {
+            self.compare_sent(hash, name);
+        }
+    }
+
+    #[cold]
+    fn compare_sent(&self, hash: u32, name: &'static str) {
+        // Who sends the same meanwhile waits until all peers were compared.
+        let _registry = self.registry.lock();
+        if self.surroundings.sent.add(hash, name) {
+            self.peers().iter().for_each(|handle| handle.peer.lock().note_sent(hash, name));
+        }
+        self.surroundings.sent.settle(hash, name);
     }
 
     fn event(&self, event: PeerEvent) {

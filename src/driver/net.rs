@@ -10,6 +10,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::connect;
+use super::resolve::Resolver;
 use crate::limits::NOTSENT_BYTES;
 use crate::member::Endpoint;
 
@@ -55,30 +57,35 @@ pub(crate) trait Listener: Send + Sync + 'static {
 pub(crate) struct OsNet {
     /// How long written data may stay unacknowledged before the kernel gives the connection up (TCP_USER_TIMEOUT).
     pub(crate) user_timeout: std::time::Duration,
+    /// Who knows the addresses of names.
+    pub(crate) resolver: Resolver,
 }
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
+impl OsNet {
+    pub(crate) fn new(user_timeout: std::time::Duration) -> Self {
+        Self { user_timeout, resolver: Resolver::system() }
+    }
+}
+
 impl Net for OsNet {
     fn connect(&self, endpoint: Endpoint) -> BoxFuture<io::Result<BoxConn>> {
-        let user_timeout = self.user_timeout;
+        let (user_timeout, resolver) = (self.user_timeout, self.resolver.clone());
         Box::pin(async move {
-            let addresses: Vec<SocketAddr> = match endpoint.address() {
-                Some(address) => vec![address],
-                None => tokio::net::lookup_host(endpoint.to_string()).await?.collect(),
-            };
-            let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            for address in addresses {
-                match TcpStream::connect(address).await {
-                    Ok(stream) => {
-                        tune(&stream, user_timeout);
-                        return Ok(Box::new(stream) as BoxConn);
-                    }
-                    Err(error) => last = error,
+            let stream = match endpoint.name() {
+                Some(name) => {
+                    let addresses = resolver.resolve(name, endpoint.port()).await?;
+                    connect::first(addresses, TcpStream::connect::<SocketAddr>).await?
                 }
-            }
-            Err(last)
+                None => {
+                    let address = endpoint.address().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                    TcpStream::connect(address).await?
+                }
+            };
+            tune(&stream, user_timeout);
+            Ok(Box::new(stream) as BoxConn)
         })
     }
 
@@ -130,4 +137,9 @@ fn tune(stream: &TcpStream, user_timeout: std::time::Duration) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = user_timeout;
+}
+
+#[cfg(test)]
+impl Conn for tokio::io::DuplexStream {
+    fn abort(self: Box<Self>) {}
 }

@@ -130,7 +130,8 @@ impl PeerTask {
             Ok(answer) => {
                 // Closes what the new link replaces before it takes its place.
                 self.drain_outputs(peer);
-                let mut live = WireIo::new(link, incoming.conn, &incoming.rest);
+                let up = self.driver.links.come_up();
+                let mut live = WireIo::new(link, incoming.conn, &incoming.rest, Some(up));
                 live.out.push(first::encode(&FirstBytes::Answer(Box::new(answer))).into());
                 self.live = Some(live);
                 self.frames(now, peer);
@@ -170,7 +171,8 @@ impl PeerTask {
                         self.dial = None;
                         if peer.handle_reply(now, link, reply) {
                             self.drain_outputs(peer);
-                            self.live = Some(WireIo::new(link, conn, &rest));
+                            let up = self.driver.links.come_up();
+                            self.live = Some(WireIo::new(link, conn, &rest, Some(up)));
                             self.frames(now, peer);
                         }
                     }
@@ -352,7 +354,7 @@ impl PeerTask {
         let handle = Arc::clone(&self.handle);
         let mut peer = handle.peer.lock();
         if let Some(link) = peer.adopt_self(now) {
-            self.live = Some(WireIo::new(link, Box::new(Loopback::default()), &BytesMut::new()));
+            self.live = Some(WireIo::new(link, Box::new(Loopback::default()), &BytesMut::new(), None));
         }
         self.drain_outputs(&mut peer);
         drop(peer);

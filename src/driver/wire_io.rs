@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
+use super::janitor::LinkUp;
 use super::net::BoxConn;
 use crate::link::{FrameReader, LinkId};
 use crate::session::Transmit;
@@ -25,14 +26,16 @@ pub(crate) struct WireIo {
     offset: usize,
     /// Nothing was read since the last timer.
     quiet: bool,
+    /// Counts it among the links; the one with oneself is none.
+    _up: Option<LinkUp>,
 }
 
 impl WireIo {
-    pub(crate) fn new(link: LinkId, conn: BoxConn, rest: &BytesMut) -> Self {
+    pub(super) fn new(link: LinkId, conn: BoxConn, rest: &BytesMut, up: Option<LinkUp>) -> Self {
         let mut reader = FrameReader::default();
         reader.buffer().extend_from_slice(rest);
         let out = Transmit::default();
-        Self { link, conn, reader, out, part: 0, offset: 0, quiet: false }
+        Self { link, conn, reader, out, part: 0, offset: 0, quiet: false, _up: up }
     }
 
     /// Reads once. `Ok(0)`: the other side has ended.

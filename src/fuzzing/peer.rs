@@ -67,6 +67,7 @@ impl Node {
         };
         let config = PeerConfig {
             session: config(CREDIT_BYTES_MIN),
+            idle: limits::IDLE,
             link: LinkConfig { ping: limits::PING, liveness: limits::LIVENESS },
             backoff: BackoffConfig { min: limits::REDIAL_MIN, max: limits::REDIAL_MAX },
             health: HealthConfig::default(),
@@ -75,8 +76,9 @@ impl Node {
             lease: limits::RESUME_LEASE,
         };
         let me = Arc::new(Introduction { member, ..Introduction::default() });
+        let counters = Arc::new(Counters::new());
         let with =
-            Surroundings { config, me, counters: Arc::new(Counters::new()), quarantine: Default::default() };
+            Surroundings { config, me, counters, quarantine: Default::default(), sent: Arc::default() };
         Self { with, peer: None, held: VecDeque::new(), asked: VecDeque::new() }
     }
 

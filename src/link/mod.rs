@@ -36,6 +36,8 @@ pub(crate) enum LinkEnd {
     NotInView,
     /// Another link took its place.
     Superseded,
+    /// Nothing went through it for long, or there were too many links.
+    Idle,
 }
 
 /// Times of a link.

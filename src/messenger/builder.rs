@@ -105,7 +105,7 @@ impl Builder {
     /// [`StartError`]; nothing is left running.
     pub async fn start(self) -> Result<Messenger, StartError> {
         let settings = Settings::try_from(self.raw)?;
-        let net = Arc::new(OsNet { user_timeout: settings.peer.link.liveness });
+        let net = Arc::new(OsNet::new(settings.peer.link.liveness));
         let listener = match &settings.bind {
             Some(bind) => Some(listen(&*net, bind).await?),
             None => None,

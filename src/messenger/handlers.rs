@@ -141,10 +141,10 @@ impl<'a> Run<'a> {
         self.present.then_some((self.header.hash, self.header.version))
     }
 
-    /// Whether there is a next message, and it is of this type.
+    /// Whether there is a next message, and it is of this type, in a version that is understood.
     #[inline]
-    fn is_next(&self, hash: u32) -> bool {
-        self.present && self.header.hash == hash
+    fn is_next(&self, kind: Kind) -> bool {
+        self.present && self.header.hash == kind.hash() && self.header.version <= kind.version()
     }
 
     /// Its body, borrowed.
@@ -239,7 +239,7 @@ where
 {
     fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
-            while run.is_next(M::KIND.hash()) {
+            while run.is_next(M::KIND) {
                 match postcard::from_bytes::<M>(run.body()) {
                     Ok(message) => {
                         let from = run.from;
@@ -269,7 +269,7 @@ where
 {
     fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
-            while run.is_next(self.kind.hash()) {
+            while run.is_next(self.kind) {
                 let (from, bytes) = (run.from, run.shared());
                 run.handle(|| (self.handler)(from, Raw::new(self.kind, bytes))).await;
                 run.finish();
@@ -367,10 +367,12 @@ impl Handlers {
         Ok(())
     }
 
-    /// Who handles this type, if it may come on this stream: a stranger's only if it is open to anyone.
-    pub(crate) fn find(&self, hash: u32, open: bool) -> Option<&Arc<dyn Handler>> {
+    /// Who handles this type in this version, if it may come on this stream: a stranger's only if it is open to anyone.
+    pub(crate) fn find(&self, hash: u32, version: u16, open: bool) -> Option<&Arc<dyn Handler>> {
         match self.by_hash.get(&hash) {
-            Some(registered) => (!open || registered.kind.is_open()).then_some(&registered.handler),
+            Some(Registered { kind, handler }) => {
+                (version <= kind.version() && (!open || kind.is_open())).then_some(handler)
+            }
             None => self.fallback.as_ref(),
         }
     }

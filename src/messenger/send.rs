@@ -158,6 +158,7 @@ impl ClassSender<'_> {
     fn sending<'s>(&'s self, kind: Kind, body: Body<'s>) -> Sending<'s> {
         let stream = StreamId::new(Protocol::APPLICATION, self.class, kind.is_open());
         let driver = &self.messenger.inner.shared.driver;
+        driver.note_sent(kind.hash(), kind.name());
         Sending { driver, stream, hash: kind.hash(), version: kind.version(), body }
     }
 

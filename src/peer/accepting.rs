@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use super::handshake::{Introduction, Rank, Same};
+use super::idle::Usage;
 use super::roster::Standing;
 use super::{Dialling, Live, Peer, PeerEvent, PeerOutput, State};
 use crate::link::{Link, LinkEnd, LinkId};
 use crate::session::ProtocolError;
 use crate::wire::first::Code;
 use crate::wire::frame::encode_control;
-use crate::wire::{Hello, Reject};
+use crate::wire::{Hello, Reject, Seq};
 
 impl Peer {
     /// A hello that means this process. `Ok`: the link is adopted, write the answer; `Err`: write the refusal.
@@ -31,9 +32,11 @@ impl Peer {
         match self.same(hello) {
             Same::Unknown => return refuse(&self.with.me, Code::SessionUnknown, "no such session"),
             Same::Stale => return refuse(&self.with.me, Code::Stale, "the session has ended there"),
-            Same::PeerForgot => {
-                self.restart();
+            Same::PeerForgot if hello.streams.iter().any(|point| point.next_expected > Seq(1)) => {
+                let text = "who begins anew has received nothing";
+                return refuse(&self.with.me, Code::Malformed, text);
             }
+            Same::PeerForgot => self.restart(),
             Same::Bind | Same::Resume => {}
         }
         let rank = Rank::of(hello);
@@ -48,6 +51,13 @@ impl Peer {
                 live.link.ping_now();
             }
             return refuse(&self.with.me, Code::Duplicate, "another link has precedence");
+        }
+        if let Err(error) = self.session.check_resume(&hello.streams) {
+            // Nothing is closed for a claim that cannot be: neither a live link nor a pending dial.
+            if self.live.is_none() {
+                self.note_error(now, &error);
+            }
+            return refuse(&self.with.me, Code::Malformed, &error.to_string());
         }
         match self.adopt(now, link, rank, hello) {
             Ok(()) => {
@@ -73,6 +83,7 @@ impl Peer {
         rank: Rank,
         hello: &Hello,
     ) -> Result<(), ProtocolError> {
+        self.session.check_resume(&hello.streams)?;
         self.close_live(now, LinkEnd::Superseded, Some(Code::Superseded));
         if let Dialling::Pending(dial) = std::mem::replace(&mut self.dialling, Dialling::Idle) {
             self.outputs.push_back(PeerOutput::Close { link: dial.link, farewell: None });
@@ -93,7 +104,7 @@ impl Peer {
         self.health.handle_not_wanted();
         self.note_progress();
         let link = Link::new(link, self.with.config.link, now);
-        self.live = Some(Live { link, rank, types_heard: false });
+        self.live = Some(Live { link, rank, types_heard: false, usage: Usage::new(now, hello) });
         self.control.clear();
         self.control.push_back(encode_control(&self.types_frame()));
         self.say_joined();

@@ -64,6 +64,7 @@ impl Peer {
             streams: self.session.resume_points(),
             credit: self.session.default_credit(),
             message_bytes: self.session.message_bytes(),
+            features: self.features(),
             ..self.with.me.question()
         }
     }

@@ -163,4 +163,6 @@ pub enum Disconnect {
     NotInView,
     /// The session ended.
     Closed,
+    /// It carried nothing for long, or there were too many links: no suspicion. The next message dials again.
+    Idle,
 }

@@ -9,7 +9,7 @@ use crate::link::{LinkEnd, LinkId};
 use crate::session::{Cause, Handled, PeerTypes, ProtocolError, Reservation};
 use crate::wire::first::Code;
 use crate::wire::frame::encode_control;
-use crate::wire::{Epoch, Frame, StreamId, TypeEntry};
+use crate::wire::{Epoch, Frame, Protocol, StreamId, TypeEntry};
 
 impl Peer {
     /// Whether this link is the live one. Of any other nothing more is read or written.
@@ -57,6 +57,9 @@ impl Peer {
     pub(super) fn frame(&mut self, now: Instant, frame: Frame) -> Result<(), ProtocolError> {
         let Some(live) = &mut self.live else { return Ok(()) };
         live.link.handle_frame(now, &frame);
+        if matches!(frame, Frame::Batch(_) | Frame::Ack(_) | Frame::Datagram(_)) {
+            live.usage.note(now);
+        }
         match frame {
             Frame::Batch(batch) => {
                 if !live.types_heard {
@@ -115,8 +118,15 @@ impl Peer {
     fn peer_types(&self, entries: &[TypeEntry]) -> PeerTypes {
         PeerTypes::new(entries, |theirs| {
             let same = |ours: &&TypeEntry| (ours.protocol, ours.hash) == (theirs.protocol, theirs.hash);
-            self.types.iter().filter(same).any(|ours| ours.name != theirs.name)
+            let sent =
+                theirs.protocol == Protocol::APPLICATION && self.with.sent.clashes(theirs.hash, &theirs.name);
+            sent || self.types.iter().filter(same).any(|ours| ours.name != theirs.name)
         })
+    }
+
+    /// Messages of a type of this name are about to be sent, for the first time in this process.
+    pub(crate) fn note_sent(&mut self, hash: u32, name: &str) {
+        self.session.note_sent(hash, name);
     }
 
     /// What this process understands has changed.
@@ -158,7 +168,8 @@ impl Peer {
             | LinkEnd::Silence
             | LinkEnd::WriteStalled
             | LinkEnd::Closed(..)
-            | LinkEnd::Superseded => None,
+            | LinkEnd::Superseded
+            | LinkEnd::Idle => None,
         }
     }
 
@@ -170,7 +181,7 @@ impl Peer {
             self.backoff.exhaust();
             self.judge(now);
         }
-        if self.live.is_none() {
+        if self.live.is_none() && !matches!(self.dialling, Dialling::Pending(_)) {
             self.redial(now);
         }
     }
@@ -191,7 +202,7 @@ impl Peer {
             self.event(PeerEvent::Disconnected { peer: self.id, reason: disconnect(&end) });
         }
         self.reasons.start_lease(now + self.with.config.lease);
-        if self.reasons.may_dial() && matches!(self.dialling, Dialling::Idle) {
+        if self.reasons.may_dial() && matches!(self.dialling, Dialling::Idle) && !self.rests_after(&end) {
             self.redial(now);
         }
     }
@@ -222,6 +233,7 @@ const fn disconnect(end: &LinkEnd) -> Disconnect {
         LinkEnd::Protocol(_) => Disconnect::Misbehaved,
         LinkEnd::Superseded => Disconnect::Superseded,
         LinkEnd::NotInView | LinkEnd::Closed(Code::NotInView, _) => Disconnect::NotInView,
+        LinkEnd::Idle | LinkEnd::Closed(Code::Idle, _) => Disconnect::Idle,
         LinkEnd::Closed(Code::Corrupt, _) => Disconnect::Corrupt,
         LinkEnd::Closed(..) => Disconnect::Closed,
     }

@@ -12,8 +12,10 @@ mod ending;
 mod event;
 mod handshake;
 mod health;
+mod idle;
 mod live;
 mod lobby;
+mod names;
 mod reason;
 mod roster;
 #[cfg(test)]
@@ -26,6 +28,7 @@ pub use event::{Disconnect, PeerEvent};
 pub(crate) use handshake::{Introduction, Rank};
 pub(crate) use health::HealthConfig;
 pub(crate) use lobby::{Lobby, Ticket as LobbyTicket};
+pub(crate) use names::SentNames;
 pub(crate) use reason::ContactId;
 pub(crate) use roster::{Gone, Place, Roster, Standing};
 pub use roster::{ViewChange, ViewError};
@@ -38,6 +41,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use health::Health;
+use idle::Usage;
 use reason::Reasons;
 
 use crate::link::{Link, LinkConfig, LinkId};
@@ -87,6 +91,8 @@ pub(crate) struct PeerConfig {
     pub(crate) hello: Duration,
     /// How long a session is kept for a peer that dialled and is gone.
     pub(crate) lease: Duration,
+    /// How long a link that no contact holds may carry nothing.
+    pub(crate) idle: Duration,
 }
 
 /// What a peer shares with the process it is in.
@@ -97,6 +103,7 @@ pub(crate) struct Surroundings {
     pub(crate) counters: Arc<Counters>,
     /// What is held of those who are in no view yet.
     pub(crate) quarantine: QuarantineRoom,
+    pub(crate) sent: Arc<SentNames>,
 }
 
 /// What a peer asks of its driver.
@@ -146,6 +153,7 @@ struct Live {
     link: Link,
     rank: Rank,
     types_heard: bool,
+    usage: Usage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,7 +291,11 @@ impl Peer {
         let Some(live) = &mut self.live else { return };
         self.control.drain(..).for_each(|frame| out.push(frame));
         live.link.poll_transmit(now, out);
+        let before = out.parts.len();
         self.session.poll_transmit(now, out);
+        if out.parts.len() > before {
+            live.usage.note(now);
+        }
         if self.session.take_starved() {
             // The pong is a write that is due, so acknowledgements go before it.
             live.link.ping_now();
@@ -312,6 +324,7 @@ impl Peer {
         {
             self.close_live(now, end, None);
         }
+        self.check_idle(now);
         if let Dialling::Pending(dial) = &self.dialling
             && dial.deadline <= now
         {
@@ -337,7 +350,8 @@ impl Peer {
         let lease = if self.live.is_none() { self.reasons.lease() } else { None };
         let quarantine = self.session.quarantined_until();
         let health = self.poll_health();
-        [dialling, live, lease, quarantine, health, self.session.poll_timeout()].into_iter().flatten().min()
+        let (idle, session) = (self.idle_deadline(), self.session.poll_timeout());
+        [dialling, live, idle, lease, quarantine, health, session].into_iter().flatten().min()
     }
 
     fn event(&mut self, event: PeerEvent) {

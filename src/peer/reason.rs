@@ -87,6 +87,11 @@ impl Reasons {
         !self.oneself && self.endpoints().next().is_some()
     }
 
+    /// Whether its link may be closed when it is idle: no contact holds it, and this side can dial it again.
+    pub(crate) fn may_idle(&self) -> bool {
+        self.contacts.is_empty() && self.may_dial()
+    }
+
     /// Whether only the lease, or a link that the peer dialled, holds the session.
     pub(crate) fn is_passive(&self) -> bool {
         self.contacts.is_empty() && self.view.is_none()

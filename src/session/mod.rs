@@ -224,6 +224,19 @@ impl Session {
         self.config.inbox.credit_bytes
     }
 
+    /// Whether what a hello claims to have received can be, before anything is given up for it.
+    pub(crate) fn check_resume(&self, resume: &[StreamResume]) -> Result<(), ProtocolError> {
+        for point in resume {
+            let accepted = point.next_expected.previous();
+            let found = self.outboxes.iter().find(|outbox| outbox.stream == point.stream);
+            let sent = found.map_or(Seq::NONE, Outbox::last);
+            if accepted > sent {
+                return Err(ProtocolError::AckBeyondSent { acked: accepted, sent });
+            }
+        }
+        Ok(())
+    }
+
     /// A link is adopted. What the peer has not received goes again.
     pub(crate) fn handle_link_up(
         &mut self,
@@ -264,6 +277,13 @@ impl Session {
     /// What the peer understands. Until it has said so on this link nothing is written but acknowledgements.
     pub(crate) fn handle_types(&mut self, types: PeerTypes) {
         self.types = Some(types);
+    }
+
+    /// A type is sent under this name: if the peer knows it by another, nothing of it goes there.
+    pub(crate) fn note_sent(&mut self, hash: u32, name: &str) {
+        if let Some(types) = &mut self.types {
+            types.note_sent(hash, name);
+        }
     }
 
     pub(crate) fn handle_batch(&mut self, now: Instant, batch: &WireBatch) -> Result<(), ProtocolError> {
@@ -401,8 +421,14 @@ impl Session {
         self.outboxes.iter().all(Outbox::is_drained) && self.intake.lock().is_empty()
     }
 
+    /// Nothing is under way in either direction, not even a report: this side neither waits nor owes.
+    pub(crate) fn is_settled(&self) -> bool {
+        let reported = self.outboxes.iter().all(Outbox::is_handled);
+        let owes = self.inboxes.iter().any(Inbox::is_ack_wanted);
+        reported && !owes && self.is_handled() && self.is_drained()
+    }
+
     /// Everything that came was handled.
-    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn is_handled(&self) -> bool {
         self.inboxes.iter().all(|inbox| inbox.unhandled_bytes() == 0)
     }

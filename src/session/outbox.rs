@@ -296,6 +296,11 @@ impl Outbox {
         self.queue.is_empty() && self.window.is_empty()
     }
 
+    /// Handlers of the peer are done with all that was written, and it said so.
+    pub(crate) fn is_handled(&self) -> bool {
+        self.handled == self.last()
+    }
+
     /// Record bytes written and not acknowledged.
     pub(crate) const fn unacked_bytes(&self) -> u64 {
         self.window_bytes

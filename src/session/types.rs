@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::receipt::Cause;
-use crate::wire::{StreamId, TypeEntry};
+use crate::wire::{Protocol, StreamId, TypeEntry};
 
 /// The peer's types, as its last `Types` frame said.
 #[derive(Debug, Default)]
@@ -17,21 +17,33 @@ pub(crate) struct PeerTypes {
 struct Known {
     version: u16,
     open: bool,
+    /// Of the name by which the peer knows it.
+    name: u64,
+    /// That is another name than ours.
+    clashes: bool,
 }
 
 impl PeerTypes {
-    /// Types whose hash stands for another name here are left out: nothing of theirs is delivered as ours.
+    /// Types whose hash stands for another name here are never sent: nothing is delivered as something else.
     pub(crate) fn new(entries: &[TypeEntry], clashes: impl Fn(&TypeEntry) -> bool) -> Self {
         let mut types = Self::default();
         for entry in entries {
             if entry.any {
                 types.any.insert(entry.protocol.0, entry.open);
-            } else if !clashes(entry) {
-                let known = Known { version: entry.version, open: entry.open };
+            } else {
+                let (version, open, name) = (entry.version, entry.open, fnv1a(&entry.name));
+                let known = Known { version, open, name, clashes: clashes(entry) };
                 types.known.insert((entry.protocol.0, entry.hash), known);
             }
         }
         types
+    }
+
+    /// A type of the application is sent under this name.
+    pub(crate) fn note_sent(&mut self, hash: u32, name: &str) {
+        if let Some(known) = self.known.get_mut(&(Protocol::APPLICATION.0, hash)) {
+            known.clashes |= known.name != fnv1a(name);
+        }
     }
 
     /// Whether the peer takes this type on this stream: one that is open to anyone, or, `admitted` to a view that
@@ -45,11 +57,18 @@ impl PeerTypes {
     ) -> Result<(), Cause> {
         let protocol = stream.protocol().0;
         let open = match self.known.get(&(protocol, hash)) {
-            Some(known) if version <= known.version => known.open,
+            Some(known) if version <= known.version && !known.clashes => known.open,
             Some(_) => return Err(Cause::NotUnderstood),
             None => *self.any.get(&protocol).ok_or(Cause::NotUnderstood)?,
         };
         let passes = if stream.is_open() { open } else { admitted };
         if passes { Ok(()) } else { Err(Cause::NotAdmitted) }
     }
+}
+
+/// FNV-1a, 64 bits (Fowler, Noll, Vo): names that are alike in 32 of them differ here.
+fn fnv1a(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }

@@ -50,6 +50,9 @@ mod field {
     pub(super) const RANGES: u16 = 34;
 }
 
+/// Feature: this side wants the link kept however idle it is: a contact holds it, or this side could not dial it again.
+pub(crate) const FEATURE_KEEP: u64 = 1;
+
 /// What a side has received of one stream, and how far it lets the other go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamResume {
@@ -116,11 +119,12 @@ pub(crate) enum Code {
     Corrupt,
     Closing,
     Superseded,
+    Idle,
     /// One that a later version added; it refuses, whatever it means.
     Other(u16),
 }
 
-const CODES: [(Code, u16); 14] = [
+const CODES: [(Code, u16); 15] = [
     (Code::VersionMismatch, 1),
     (Code::EnvironmentMismatch, 2),
     (Code::NetworkMismatch, 3),
@@ -135,6 +139,7 @@ const CODES: [(Code, u16); 14] = [
     (Code::Corrupt, 12),
     (Code::Closing, 13),
     (Code::Superseded, 14),
+    (Code::Idle, 16),
 ];
 
 impl Code {

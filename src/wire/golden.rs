@@ -106,6 +106,11 @@ fn hello() -> Hello {
     }
 }
 
+/// A link that is to be kept however idle.
+fn hello_keep() -> Hello {
+    Hello { features: first::FEATURE_KEEP, ..hello() }
+}
+
 /// The least a hello can say: a question to whoever is there.
 fn question() -> Hello {
     let from =
@@ -172,6 +177,7 @@ pub(super) fn values() -> Vec<(&'static str, Value)> {
     ];
     vec![
         ("hello", Value::First(FirstBytes::Hello(Box::new(hello())))),
+        ("hello_keep", Value::First(FirstBytes::Hello(Box::new(hello_keep())))),
         ("hello_question", Value::First(FirstBytes::Hello(Box::new(question())))),
         ("answer", Value::First(FirstBytes::Answer(Box::new(answer())))),
         ("reject_version", Value::First(FirstBytes::Reject(Box::new(reject_version)))),
@@ -190,6 +196,7 @@ pub(super) fn values() -> Vec<(&'static str, Value)> {
             "close",
             Value::Frame(Frame::Close { code: Code::Removed, text: "removed by view 3.4661".to_owned() }),
         ),
+        ("close_idle", Value::Frame(Frame::Close { code: Code::Idle, text: String::new() })),
         ("batch_small", records(NORMAL, 41, small)),
         ("batch_large", records(STREAM, 1 << 32, vec![record(record::WHOLE, None, &body)])),
         ("chunk_first", records(NORMAL, 44, vec![record(record::FIRST, Some(1 << 33), b"head")])),

@@ -129,7 +129,19 @@ impl Karere {
 
     /// The same with another standard output.
     pub(crate) fn start_with(arguments: &str, paths: &[&Path], stdout: Stdio) -> Karere {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_karere"));
+        Karere::spawn(Command::new(env!("CARGO_BIN_EXE_karere")), arguments, paths, stdout)
+    }
+
+    /// The same with so few file descriptors.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub(crate) fn start_with_descriptors(most: u32, arguments: &str, paths: &[&Path]) -> Karere {
+        let mut command = Command::new("sh");
+        let order = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        command.args(["-c", &order, env!("CARGO_BIN_EXE_karere")]);
+        Karere::spawn(command, arguments, paths, Stdio::piped())
+    }
+
+    fn spawn(mut command: Command, arguments: &str, paths: &[&Path], stdout: Stdio) -> Karere {
         command.args(arguments.split_whitespace()).args(paths);
         command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().expect("karere starts");
@@ -162,6 +174,7 @@ impl Karere {
     }
 
     /// Ends it the hard way.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");

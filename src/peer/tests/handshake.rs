@@ -252,6 +252,31 @@ fn r13_a_hello_that_claims_what_was_never_sent_is_refused_and_the_session_surviv
 }
 
 #[test]
+fn r13_a_hello_that_claims_what_was_never_sent_closes_neither_the_live_link_nor_a_pending_dial() {
+    let mut solo = Solo::contact();
+    let link = solo.link();
+    solo.types(link);
+    drop(solo.send());
+    solo.write();
+    for round in 1..5 {
+        // A second record was never sent, and who begins anew has received nothing at all.
+        for (epoch, claim) in [(1, 3), (2, 2)] {
+            let lie = solo.expecting(solo.hello((8, round), epoch, 1), NORMAL, claim);
+            assert_eq!(solo.accept(&lie).unwrap_err().code, Code::Malformed, "{epoch}");
+            assert!(solo.peer.is_live(link), "the live link has done nothing");
+        }
+    }
+    assert_eq!((solo.closed(), solo.peer.session().peer_epoch()), (vec![], Some(Epoch(1))));
+    assert!(!solo.events().iter().any(|event| matches!(event, PeerEvent::Stuck { .. })));
+    solo.peer.handle_link_end(solo.now, link, LinkEnd::End);
+    let (dial, hello) = solo.dial();
+    let lie = solo.expecting(solo.hello((9, 9), 1, 1), NORMAL, 3);
+    assert_eq!(solo.accept(&lie).unwrap_err().code, Code::Malformed);
+    let answer = solo.hello((hello.generation, hello.attempt), 1, hello.epoch.0);
+    assert!(solo.reply(dial, FirstBytes::Answer(Box::new(answer))), "the dial goes on");
+}
+
+#[test]
 fn r17_an_answer_of_another_session_or_member_is_not_adopted() {
     let mut solo = Solo::contact();
     let link = solo.link();

@@ -6,6 +6,7 @@ mod driver;
 mod errors;
 mod handshake;
 mod health;
+mod idle;
 mod leave;
 mod links;
 mod net;

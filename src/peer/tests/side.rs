@@ -41,6 +41,7 @@ pub(super) const fn config(credit_bytes: u64) -> PeerConfig {
         connect: limits::CONNECT,
         hello: limits::HELLO,
         lease: limits::RESUME_LEASE,
+        idle: limits::IDLE,
     }
 }
 
@@ -54,6 +55,7 @@ pub(super) fn surroundings(id: MemberId, credit_bytes: u64) -> Surroundings {
         me: Arc::new(me),
         counters: Arc::new(Counters::new()),
         quarantine: QuarantineRoom::default(),
+        sent: Arc::default(),
     }
 }
 
