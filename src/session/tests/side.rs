@@ -108,11 +108,23 @@ impl Side {
         tag: u32,
         bytes: usize,
         tracked: bool,
+        under: Option<(Instant, Terms)>,
     ) -> Result<bool, Refused> {
         let body = body(tag, bytes);
         let out = Outgoing { stream, hash: tag, version: 1, body: Body::Shared(&body), reply: &|| false };
         let (ticket, receipt) = Ticket::new();
-        let pushed = self.session.intake().lock().push(out, tracked.then_some(ticket));
+        let ticket = tracked.then_some(ticket);
+        let intake = self.session.intake();
+        let pushed = match under {
+            None => intake.lock().push(out, ticket),
+            Some((now, terms)) => {
+                let pushed = intake.lock().push_under(now, terms, out, ticket);
+                pushed.map(|pushed| {
+                    pushed.ended.tell();
+                    pushed.wake
+                })
+            }
+        };
         if pushed.is_ok() && tracked {
             self.tracked.push(Tracked { tag, receipt, seen: None });
         } else if pushed.is_ok() {
@@ -217,7 +229,7 @@ impl Side {
 
     /// Holds after every step.
     pub(super) fn check(&mut self) {
-        let accounts = *self.session.accounts();
+        let accounts = self.session.accounts();
         let (queued, pending) = self.session.queued_and_pending();
         let ended = accounts.acked + accounts.not_sent + accounts.indeterminate;
         assert_eq!(
