@@ -121,12 +121,16 @@ impl Pair {
         self.try_push_under(side, stream, bytes, true, terms).expect("there is room").0
     }
 
+    pub(super) fn time_out(&mut self, side: usize) {
+        self.sides[side].session.handle_timeout(self.now);
+        self.check();
+    }
+
     /// Sleeps until `until` as a driver would: woken when the session asks for it, never earlier or later.
     pub(super) fn sleep_until(&mut self, side: usize, until: Instant) {
         while let Some(timeout) = self.sides[side].session.poll_timeout().filter(|at| *at <= until) {
             self.now = self.now.max(timeout);
-            self.sides[side].session.handle_timeout(self.now);
-            self.check();
+            self.time_out(side);
         }
         self.now = until;
     }
@@ -149,6 +153,7 @@ impl Pair {
         assert!(whole.is_empty(), "a write is whole frames");
         let ack = frames.iter().rposition(|frame| matches!(frame, Frame::Ack(_)));
         assert!(ack.is_none_or(|at| at == 0), "acknowledgements go first");
+        at.note_written(self.now, &frames);
         at.pipe.extend(&bytes);
         self.check();
         frames
