@@ -399,6 +399,14 @@ impl Session {
         (intake.queued(), written + intake.waiting_messages(), Accounts { not_sent, ..self.accounts })
     }
 
+    /// What is held is what was charged, and the intake agrees with itself.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        let written: usize = self.outboxes.iter().map(Outbox::check_charge).sum();
+        let intake = self.intake.lock();
+        assert_eq!(intake.bytes(), written + intake.check_terms(), "what is held is what was charged");
+    }
+
     /// What is seen of each stream's way out.
     pub(crate) fn streams(&self) -> impl Iterator<Item = StreamFigures> {
         self.outboxes.iter().map(Outbox::figures)

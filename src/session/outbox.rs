@@ -288,6 +288,14 @@ impl Outbox {
         freed
     }
 
+    /// What is charged for what is here; nothing that may be dropped is, but while it is being written.
+    #[cfg(test)]
+    pub(crate) fn check_charge(&self) -> usize {
+        assert!(!self.queue.iter().any(Batch::is_marked), "handed back");
+        let window = self.window.iter().map(|(sent, _)| sent.charge);
+        window.chain(self.queue.iter().map(Batch::charge)).sum()
+    }
+
     /// The last number given.
     pub(crate) fn last(&self) -> Seq {
         self.next.previous()

@@ -305,6 +305,30 @@ impl Intake {
         lanes.iter_mut().filter(|lane| which(lane.stream)).for_each(|lane| lane.keys.clear());
     }
 
+    /// What is charged for what waits here; checks that keys and timers say what the batches do.
+    #[cfg(test)]
+    pub(crate) fn check_terms(&self) -> usize {
+        let mut timers = BTreeSet::new();
+        for (at, lane) in self.lanes.iter().enumerate() {
+            let mut keys = std::collections::BTreeMap::new();
+            assert!(lane.queue.iter().is_sorted_by_key(Batch::serial));
+            for (position, batch) in lane.queue.iter().enumerate() {
+                assert!(batch.messages() > 0 || batch.is_alone(), "no batch is empty");
+                timers.extend(batch.earliest().map(|(when, id)| (when, at, id)));
+                for mark in batch.marks() {
+                    assert_eq!(lane.position(mark.id), Some(position));
+                    let doubled = mark.terms.key.and_then(|key| keys.insert(key, mark.id));
+                    assert_eq!(doubled, None, "one message waits under a key");
+                    let watched = batch.earliest().map(|(when, _)| when);
+                    assert!(mark.terms.expires.is_none_or(|when| watched.is_some_and(|first| first <= when)));
+                }
+            }
+            assert_eq!(lane.keys, keys);
+        }
+        assert_eq!(self.register.timers, timers);
+        self.lanes.iter().flat_map(|lane| &lane.queue).map(Batch::charge).sum()
+    }
+
     /// What is held in memory for what waits, buffers not counted that are shared with others.
     #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {

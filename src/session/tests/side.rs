@@ -259,6 +259,7 @@ impl Side {
 
     /// Holds after every step.
     pub(super) fn check(&mut self) {
+        self.session.check();
         let accounts = self.session.accounts();
         let (queued, pending) = self.session.queued_and_pending();
         let ended = accounts.acked + accounts.not_sent + accounts.indeterminate;
