@@ -65,6 +65,8 @@ pub(crate) const QUEUE_BYTES: usize = 2 * MIB;
 pub(crate) const REPLY_RESERVE_BYTES: usize = 64 * KIB;
 /// What a queued record costs beside its bytes (bookkeeping), so that empty messages are not free.
 pub(crate) const RECORD_OVERHEAD_BYTES: usize = 16;
+/// What a message with a time to live or a key costs beside that: its mark in the batch, its place among the keys.
+pub(crate) const MARK_OVERHEAD_BYTES: usize = 144;
 /// What reassembly of messages larger than the ordinary credit may take in one process: one of the largest fits.
 pub(crate) const REASSEMBLY_BYTES: usize = 128 * MIB;
 /// Bytes offered to one write; small, because what the kernel holds cannot be overtaken.

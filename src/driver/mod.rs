@@ -434,10 +434,10 @@ impl Driver {
 
 impl Past {
     fn add(&mut self, peer: &Peer) {
-        let (queued, pending) = peer.session().queued_and_pending();
+        let (queued, pending, accounts) = peer.session().books();
         debug_assert_eq!(pending, 0, "an ended session holds nothing");
         self.queued += queued;
-        self.accounts.add(peer.session().accounts());
+        self.accounts.add(&accounts);
         self.links += peer.links().0;
     }
 }

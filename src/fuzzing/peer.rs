@@ -135,7 +135,7 @@ impl Run {
             0..=4 => {
                 if let Some(peer) = &self.nodes[at].peer {
                     let intake = Arc::clone(peer.session().intake());
-                    self.books.push(&intake, source);
+                    self.books.push(&intake, source, None);
                 }
             }
             5..=8 => self.act(at),

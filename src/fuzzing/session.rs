@@ -15,7 +15,7 @@ use crate::link::FrameReader;
 use crate::session::{
     Account, Body, Budget, BudgetLimits, Buffers, Cause, Content, Delivery, Handled, InboxLimits, Intake,
     Lost, Outgoing, PeerTypes, ProtocolError, Receipt, Reservation, Session, SessionConfig, SessionEvent,
-    SharedIntake, Ticket, Transmit,
+    SharedIntake, Terms, Ticket, Transmit,
 };
 use crate::wire::frame::encode_control;
 use crate::wire::{Class, Epoch, Frame, Protocol, StreamId, TypeEntry, record};
@@ -60,6 +60,9 @@ fn body(tag: u32, bytes: usize) -> Bytes {
     vec![tag as u8; bytes].into()
 }
 
+/// When a message is pushed, and under which terms.
+pub(super) type Under = (Instant, Terms);
+
 /// What both sides sent and got. A message is known by its tag, which travels as its type's hash.
 #[derive(Default)]
 pub(super) struct Books {
@@ -70,7 +73,7 @@ pub(super) struct Books {
 
 impl Books {
     /// Queues a message of the fuzzer's choice, if there is room.
-    pub(super) fn push(&mut self, intake: &SharedIntake, source: &mut Source<'_>) {
+    pub(super) fn push(&mut self, intake: &SharedIntake, source: &mut Source<'_>, under: Option<Under>) {
         let what = source.u8();
         let class = [Class::Urgent, Class::Normal, Class::Normal, Class::Bulk][usize::from(what & 3)];
         let protocol = if what & 4 == 0 { Protocol::APPLICATION } else { Protocol::BYTES };
@@ -87,7 +90,14 @@ impl Books {
         let stream = StreamId::new(protocol, class, true);
         let out = Outgoing { stream, hash: tag, version: 1, body, reply: &|| what & 0x80 != 0 };
         let (ticket, receipt) = Ticket::new();
-        if intake.lock().push(out, Some(ticket)).is_ok() {
+        let pushed = match under {
+            None => intake.lock().push(out, Some(ticket)).is_ok(),
+            Some((now, terms)) => {
+                let pushed = intake.lock().push_under(now, terms, out, Some(ticket));
+                pushed.map(|pushed| pushed.ended.tell()).is_ok()
+            }
+        };
+        if pushed {
             self.receipts.push(receipt);
             self.times.push(0);
         }
@@ -236,7 +246,12 @@ impl Run {
         match operation & 0x0f {
             0..=3 => {
                 let intake = Arc::clone(self.sides[at].session.intake());
-                self.books.push(&intake, source);
+                let terms = operation >> 4 & 7;
+                let millis = (terms & 1 != 0).then(|| Duration::from_millis(u64::from(source.u8() >> 1)));
+                let key = (terms & 2 != 0).then(|| u64::from(source.u8() & 3));
+                let terms = Terms { expires: millis.map(|millis| self.now + millis), key };
+                let under = (millis.is_some() || key.is_some()).then_some((self.now, terms));
+                self.books.push(&intake, source, under);
             }
             4 | 5 => self.write(at),
             6 => {
@@ -250,7 +265,10 @@ impl Run {
             9 => self.sides[at].grant(self.now),
             10 => self.cut(),
             11 | 12 => self.link(at),
-            13 => self.now += Duration::from_millis(source.u8().into()),
+            13 => {
+                self.now += Duration::from_millis(source.u8().into());
+                self.sides[at].session.handle_timeout(self.now);
+            }
             14 => self.restart(at),
             _ if self.honest => self.write(at),
             _ => {

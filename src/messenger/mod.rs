@@ -225,7 +225,7 @@ impl Messenger {
     /// Sends in a class: urgent messages overtake normal ones, bulk gives way to both. Order holds within a class.
     #[must_use]
     pub const fn class(&self, class: Class) -> ClassSender<'_> {
-        ClassSender { messenger: self, class }
+        ClassSender::new(self, class)
     }
 
     // ---- contacts and byte streams ----

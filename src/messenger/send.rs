@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::message::{EncodeError, Encoded, Kind, Outgoing};
 use super::{Messenger, dispatch};
-use crate::driver::{Driver, PeerHandle};
+use crate::driver::{Driver, PeerHandle, clock};
 use crate::limits::OWN_FRAME_BYTES;
 use crate::member::MemberId;
-use crate::session::{Body, Outgoing as Out, Receipt, Refused, Ticket};
+use crate::session::{Body, Outgoing as Out, Receipt, Refused, Terms, Ticket};
 use crate::wire::{Class, Protocol, StreamId};
 use std::sync::Arc;
 
@@ -66,11 +66,13 @@ pub enum SendError {
     Full(MemberId),
 }
 
-/// A way to send in one class; see [`Messenger::class`].
+/// A way to send in one class, and under terms if wanted; see [`Messenger::class`].
 #[derive(Clone, Debug)]
 pub struct ClassSender<'a> {
-    pub(super) messenger: &'a Messenger,
-    pub(super) class: Class,
+    messenger: &'a Messenger,
+    class: Class,
+    lifetime: Option<Duration>,
+    key: Option<u64>,
 }
 
 /// What one recipient's intake said.
@@ -80,7 +82,56 @@ enum Pushed {
     Full,
 }
 
-impl ClassSender<'_> {
+impl<'a> ClassSender<'a> {
+    pub(super) const fn new(messenger: &'a Messenger, class: Class) -> Self {
+        Self { messenger, class, lifetime: None, key: None }
+    }
+
+    /// What is sent by this is worth sending for so long, from the call of `send` on. What waits longer is not sent: it
+    /// ends as `NotSent(`[`Cause::Expired`](crate::Cause::Expired)`)` when its time is over, link or no link, and its room
+    /// comes back. What was written before that, if only the first chunk of it, is not touched.
+    ///
+    /// A time of zero is over at once: the message counts as queued and is never sent. A message with a time to live or
+    /// a key takes 144 bytes more of its queue.
+    #[must_use]
+    pub const fn expires_in(mut self, time: Duration) -> Self {
+        self.lifetime = Some(time);
+        self
+    }
+
+    /// Of what is sent under this key to one recipient only the newest waits: an older message that was not written yet,
+    /// of this class and of a type as open or not, ends as `NotSent(`[`Cause::Superseded`](crate::Cause::Superseded)`)`.
+    /// The newer one goes to the end of the queue, and may use the older one's room; if it finds none all the same, the
+    /// older one stays.
+    ///
+    /// ```
+    /// # async fn f(messenger: karere::Messenger, price: karere::Raw, to: karere::MemberId) -> Result<(), karere::SendError> {
+    /// use std::time::Duration;
+    /// use karere::Class;
+    ///
+    /// // A price is of interest for a second, and only the last of each share.
+    /// let share = 4711;
+    /// let prices = messenger.class(Class::Normal).expires_in(Duration::from_secs(1)).conflate(share);
+    /// let report = prices.send(&price, [to])?;
+    /// # drop(report); Ok(()) }
+    /// ```
+    #[must_use]
+    pub const fn conflate(mut self, key: u64) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// From the call on.
+    #[inline]
+    fn terms(&self) -> Option<Terms> {
+        if self.lifetime.is_none() && self.key.is_none() {
+            return None;
+        }
+        // What is beyond the clock's end never expires.
+        let expires = self.lifetime.and_then(|time| clock::now().checked_add(time));
+        Some(Terms { expires, key: self.key })
+    }
+
     /// As [`Messenger::send`], in this class.
     ///
     /// # Errors
@@ -91,7 +142,7 @@ impl ClassSender<'_> {
         message: &M,
         recipients: impl IntoIterator<Item = MemberId>,
     ) -> Result<SendReport, SendError> {
-        self.prepared(message, |sending| sending.to_all(recipients))
+        self.prepared(message, self.terms(), |sending| sending.to_all(recipients))
     }
 
     /// As [`Messenger::send_with_receipt`], in this class.
@@ -105,14 +156,15 @@ impl ClassSender<'_> {
         recipient: MemberId,
     ) -> Result<Receipt, SendError> {
         let (ticket, receipt) = Ticket::new();
-        match self.prepared(message, |sending| sending.to(recipient, Some(ticket)))? {
+        match self.prepared(message, self.terms(), |sending| sending.to(recipient, Some(ticket)))? {
             Pushed::Queued => Ok(receipt),
             Pushed::Absent => Err(SendError::Absent(recipient)),
             Pushed::Full => Err(SendError::Full(recipient)),
         }
     }
 
-    /// As [`Messenger::send_wait`], in this class.
+    /// As [`Messenger::send_wait`], in this class. Nobody waits longer than a time to live: what is full then was never
+    /// queued.
     ///
     /// # Errors
     ///
@@ -126,22 +178,29 @@ impl ClassSender<'_> {
         if dispatch::is_within_handler() {
             return Err(SendError::WithinHandler);
         }
-        let (mut report, kept) = self.prepared(message, |sending| {
+        let terms = self.terms();
+        let (mut report, kept) = self.prepared(message, terms, |sending| {
             let report = sending.to_all(recipients);
             let kept = (!report.full.is_empty()).then(|| sending.keep());
             (report, kept)
         })?;
         let Some(body) = kept else { return Ok(report) };
         let kind = message.outgoing_kind();
-        let waiting = std::future::poll_fn(|cx| self.poll_full(cx, kind, &body, &mut report));
+        let timeout = self.lifetime.map_or(timeout, |time| time.min(timeout));
+        let waiting = std::future::poll_fn(|cx| {
+            let is_over = |expires| expires <= clock::now();
+            if terms.is_some_and(|terms| terms.expires.is_some_and(is_over)) {
+                return Poll::Ready(());
+            }
+            Self::poll_full(cx, &self.sending(kind, Body::Shared(&body), terms), &mut report)
+        });
         // What found room stays queued, also when the time is over.
         let _timed_out = tokio::time::timeout(timeout, waiting).await;
         Ok(report)
     }
 
     /// Tries those that were full; each is waited for separately.
-    fn poll_full(&self, cx: &mut Context<'_>, kind: Kind, body: &Bytes, report: &mut SendReport) -> Poll<()> {
-        let sending = self.sending(kind, Body::Shared(body));
+    fn poll_full(cx: &mut Context<'_>, sending: &Sending<'_>, report: &mut SendReport) -> Poll<()> {
         let mut still_full = Vec::new();
         for recipient in report.full.drain(..) {
             match sending.to_or_wake(recipient, cx) {
@@ -155,11 +214,11 @@ impl ClassSender<'_> {
     }
 
     #[inline(always)]
-    fn sending<'s>(&'s self, kind: Kind, body: Body<'s>) -> Sending<'s> {
+    fn sending<'s>(&'s self, kind: Kind, body: Body<'s>, terms: Option<Terms>) -> Sending<'s> {
         let stream = StreamId::new(Protocol::APPLICATION, self.class, kind.is_open());
         let driver = &self.messenger.inner.shared.driver;
         driver.note_sent(kind.hash(), kind.name());
-        Sending { driver, stream, hash: kind.hash(), version: kind.version(), body }
+        Sending { driver, stream, hash: kind.hash(), version: kind.version(), body, terms }
     }
 
     /// Encodes once, checks, and hands the body to `send`. Inlined, because moving a report that was just written costs
@@ -168,6 +227,7 @@ impl ClassSender<'_> {
     fn prepared<M: Outgoing, T>(
         &self,
         message: &M,
+        terms: Option<Terms>,
         send: impl FnOnce(&Sending<'_>) -> T,
     ) -> Result<T, SendError> {
         let inner = &self.messenger.inner;
@@ -184,9 +244,9 @@ impl ClassSender<'_> {
             Ok(match body {
                 // Copied once, then shared by all.
                 Body::Slice(slice) if bytes >= OWN_FRAME_BYTES => {
-                    send(&self.sending(kind, Body::Shared(&Bytes::copy_from_slice(slice))))
+                    send(&self.sending(kind, Body::Shared(&Bytes::copy_from_slice(slice)), terms))
                 }
-                body => send(&self.sending(kind, body)),
+                body => send(&self.sending(kind, body, terms)),
             })
         })?
     }
@@ -199,6 +259,7 @@ struct Sending<'a> {
     hash: u32,
     version: u16,
     body: Body<'a>,
+    terms: Option<Terms>,
 }
 
 impl Sending<'_> {
@@ -261,8 +322,15 @@ impl Sending<'_> {
             body: self.body,
             reply: &reply,
         };
-        let was_empty = handle.intake.lock().push(out, ticket)?;
-        if was_empty {
+        let wake = match self.terms {
+            None => handle.intake.lock().push(out, ticket)?,
+            Some(terms) => {
+                let pushed = handle.intake.lock().push_under(clock::now(), terms, out, ticket)?;
+                pushed.ended.tell();
+                pushed.wake
+            }
+        };
+        if wake {
             handle.doorbell.ring();
         }
         Ok(())

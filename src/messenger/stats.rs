@@ -122,7 +122,7 @@ pub struct PeerStats {
 impl PeerStats {
     pub(super) fn of(peer: &Peer, now: Instant) -> Self {
         let session = peer.session();
-        let (queued, pending) = session.queued_and_pending();
+        let (queued, pending, accounts) = session.books();
         let (links, rtt) = peer.links();
         let age = |written: Instant| now.saturating_duration_since(written);
         let streams = session.streams().map(|figures| StreamStats {
@@ -138,7 +138,7 @@ impl PeerStats {
         Self {
             peer: peer.id(),
             is_connected: peer.live_link().is_some(),
-            books: Books::new(queued, pending, session.accounts(), links),
+            books: Books::new(queued, pending, &accounts, links),
             queue_bytes: session.intake().lock().bytes(),
             unhandled_bytes: session.unhandled_bytes(),
             quarantined_bytes: session.quarantined_bytes(),

@@ -319,6 +319,8 @@ impl Peer {
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.session.handle_timeout(now);
+        // What expired was perhaps the last.
+        self.advance_leave();
         if let Some(live) = &mut self.live
             && let Err(end) = live.link.handle_timeout(now)
         {

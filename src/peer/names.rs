@@ -8,15 +8,22 @@ use parking_lot::Mutex;
 
 use crate::limits::TYPES_MAX;
 
-/// Places for types that were sent lately, so that a look costs one load and no lock.
-const LATELY: usize = 32;
+/// Places for types that were sent lately, so that a look costs one load and no lock. Two types that share a place cost
+/// a lock each time, so there are many.
+const LATELY: usize = 1024;
 
 /// See the module's text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SentNames {
     /// Hash and address of a name that all peers were compared with.
     lately: [AtomicU64; LATELY],
     names: Mutex<HashMap<u32, &'static str>>,
+}
+
+impl Default for SentNames {
+    fn default() -> Self {
+        Self { lately: std::array::from_fn(|_| AtomicU64::new(0)), names: Mutex::default() }
+    }
 }
 
 impl SentNames {

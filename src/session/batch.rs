@@ -1,5 +1,7 @@
 //! Batches: records of one stream that will travel in one frame, from the producer's hands to the window.
 
+mod marks;
+
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
@@ -8,6 +10,8 @@ use crate::limits::{BATCH_BYTES, BATCH_RECORDS_MAX, OWN_FRAME_BYTES, RECORD_OVER
 use crate::wire::frame::{BODY_CRC_BYTES, FrameHeader, FrameKind, HEADER_BYTES as FRAME_HEADER_BYTES};
 use crate::wire::record::{self, HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader};
 use crate::wire::{Seq, StreamId};
+
+pub(crate) use marks::{Mark, Terms};
 
 /// Distinct types remembered for a batch; with more of them each record is looked at.
 const TYPES_NOTED: usize = 6;
@@ -29,6 +33,10 @@ pub(crate) struct Batch {
     tickets: SmallVec<[(u32, Ticket); 1]>,
     types: SmallVec<[(u32, u16); 2]>,
     mixed: bool,
+    /// See [`Batch::numbered`].
+    serial: u64,
+    /// Messages with terms.
+    marks: Option<Box<marks::Marks>>,
 }
 
 impl Batch {
@@ -50,6 +58,8 @@ impl Batch {
             tickets: SmallVec::new(),
             types: SmallVec::new(),
             mixed: false,
+            serial: 0,
+            marks: None,
         }
     }
 
@@ -171,7 +181,8 @@ impl Batch {
 
     /// What it costs its destination.
     pub(crate) fn charge(&self) -> usize {
-        self.record_bytes() as usize + self.count as usize * RECORD_OVERHEAD_BYTES
+        let records = self.record_bytes() as usize + self.count as usize * RECORD_OVERHEAD_BYTES;
+        self.marks.as_ref().map_or(records, |marks| marks.adjust(records))
     }
 
     pub(crate) fn into_tickets(self) -> impl Iterator<Item = Ticket> {
@@ -194,14 +205,14 @@ impl Batch {
             let kept = self.all_types(&passes);
             return if kept { (Some(self), Vec::new()) } else { (None, vec![self]) };
         }
-        let mut kept = Self::new();
+        let mut kept = Self::new().numbered(self.serial);
         let mut refused = Vec::new();
-        for (header, body, ticket) in self.into_records() {
-            if passes(header.hash, header.version) {
-                kept.push(header.hash, header.version, &body, ticket);
+        for record in self.into_records() {
+            if passes(record.header.hash, record.header.version) {
+                kept.take_over(record);
             } else {
                 let mut alone = Self::new();
-                alone.push(header.hash, header.version, &body, ticket);
+                alone.take_over(record);
                 refused.push(alone);
             }
         }
@@ -216,28 +227,38 @@ impl Batch {
         if self.shared.is_some() || self.count <= 1 {
             return (None, Some(self));
         }
-        let (mut fits, mut rest) = (Self::new(), Self::new());
-        for (header, body, ticket) in self.into_records() {
-            let to = if rest.count == 0 && fits.record_bytes() + header.wire_bytes() <= room {
+        let (mut fits, mut rest) = (Self::new(), Self::new().numbered(self.serial));
+        for record in self.into_records() {
+            let to = if rest.count == 0 && fits.record_bytes() + record.header.wire_bytes() <= room {
                 &mut fits
             } else {
                 &mut rest
             };
-            to.push(header.hash, header.version, &body, ticket);
+            to.take_over(record);
         }
         ((fits.count > 0).then_some(fits), (rest.count > 0).then_some(rest))
     }
 
     /// The records of a batch that holds whole messages. Encoded by ourselves, so they decode.
-    fn into_records(self) -> impl Iterator<Item = (RecordHeader, Bytes, Option<Ticket>)> {
+    fn into_records(self) -> impl Iterator<Item = Waiting> {
         let mut records = self.bytes.freeze();
         bytes::Buf::advance(&mut records, FRAME_HEADER_BYTES);
         let mut tickets = self.tickets.into_iter().peekable();
+        let mut marks = self.marks.map(|marks| marks.into_live()).into_iter().flatten().peekable();
         (0..self.count).map_while(move |index| {
             let record = record::take(&mut records).ok()?;
             let ticket = tickets.next_if(|(at, _)| *at == index).map(|(_, ticket)| ticket);
-            Some((record.header, record.body, ticket))
+            let mark = marks.next_if(|mark| mark.is_at(index));
+            Some(Waiting { header: record.header, body: record.body, ticket, mark })
         })
+    }
+
+    /// Appends a record of another batch.
+    fn take_over(&mut self, Waiting { header, body, ticket, mark }: Waiting) {
+        self.push(header.hash, header.version, &body, ticket);
+        if let Some(mark) = mark {
+            self.mark_again(mark);
+        }
     }
 
     /// Gives the records their numbers and seals the frame.
@@ -284,6 +305,14 @@ impl Batch {
             parts,
         }
     }
+}
+
+/// A record that goes from one batch to another.
+struct Waiting {
+    header: RecordHeader,
+    body: Bytes,
+    ticket: Option<Ticket>,
+    mark: Option<Mark>,
 }
 
 /// A batch that was handed to a write and is kept until it is acknowledged. Its bytes never change again.

@@ -3,7 +3,9 @@
 //! A locked type that is open or closed. Teardown closes it under the lock, so that a late producer gets its message
 //! back. Nothing is awaited under the lock, and no code of the user runs under it.
 
-use std::collections::VecDeque;
+mod terms;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -18,6 +20,9 @@ use crate::limits::{
 };
 use crate::wire::record::{self, HEADER_BYTES, RecordHeader, TOTAL_EXTENSION_BYTES};
 use crate::wire::{Epoch, StreamId};
+
+pub(crate) use terms::Ended;
+use terms::Register;
 
 /// Buffers of [`BATCH_BYTES`] that are used again, shared by all destinations of a process.
 #[derive(Debug, Default)]
@@ -78,6 +83,8 @@ pub(crate) enum Refused {
 struct Lane {
     stream: StreamId,
     queue: VecDeque<Batch>,
+    /// Of messages that wait here, the newest under each key.
+    keys: BTreeMap<u64, u64>,
 }
 
 /// See the module's text.
@@ -97,6 +104,7 @@ pub(crate) struct Intake {
     waiting: Vec<Waker>,
     /// Somebody found no room since the last time that some was given back.
     refused: bool,
+    register: Register,
 }
 
 /// The intake as producers and session share it.
@@ -115,6 +123,7 @@ impl Intake {
             queued: 0,
             waiting: Vec::new(),
             refused: false,
+            register: Register::default(),
         }
     }
 
@@ -163,7 +172,7 @@ impl Intake {
     /// The place of a stream's lane, made if need be.
     fn lane(&mut self, stream: StreamId) -> usize {
         self.lanes.iter().position(|lane| lane.stream == stream).unwrap_or_else(|| {
-            self.lanes.push(Lane { stream, queue: VecDeque::new() });
+            self.lanes.push(Lane { stream, queue: VecDeque::new(), keys: BTreeMap::new() });
             self.lanes.len() - 1
         })
     }
@@ -171,12 +180,13 @@ impl Intake {
     fn push_small(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) {
         let body = out.body.as_slice();
         self.last = self.lane(out.stream);
+        let serial = self.register.next;
         let (lanes, buffers) = (&mut self.lanes, &self.buffers);
         let Some(Lane { queue, .. }) = lanes.get_mut(self.last) else { return };
         let open = match queue.back_mut() {
             Some(batch) if batch.has_room(body.len()) => batch,
-            Some(_) => queue.push_back_mut(Batch::in_buffer(buffers.take())),
-            None => queue.push_back_mut(Batch::new()),
+            Some(_) => queue.push_back_mut(Batch::in_buffer(buffers.take()).numbered(serial)),
+            None => queue.push_back_mut(Batch::new().numbered(serial)),
         };
         if open.would_grow(body.len()) {
             open.move_to(buffers.take());
@@ -190,11 +200,12 @@ impl Intake {
             Body::Shared(bytes) => bytes.clone(),
         };
         let at = self.lane(out.stream);
+        let serial = self.register.next;
         let Some(Lane { queue, .. }) = self.lanes.get_mut(at) else { return };
         let header = |length, flags| RecordHeader { length, flags, version: out.version, hash: out.hash };
         if body.len() <= CHUNK_BYTES {
             let header = header(body.len() as u32, record::WHOLE);
-            queue.push_back(Batch::of_shared(header, &[], body, ticket));
+            queue.push_back(Batch::of_shared(header, &[], body, ticket).numbered(serial));
             return;
         }
         let total = body.len();
@@ -207,7 +218,7 @@ impl Intake {
                 | if last { record::LAST } else { 0 };
             let header = header((end - start + extension.len()) as u32, flags);
             let ticket = if last { ticket.take() } else { None };
-            let chunk = Batch::of_shared(header, extension, body.slice(start..end), ticket);
+            let chunk = Batch::of_shared(header, extension, body.slice(start..end), ticket).numbered(serial);
             queue.push_back(if first { chunk.begins_large(total as u64) } else { chunk });
         }
     }
@@ -220,14 +231,19 @@ impl Intake {
     /// Hands over one batch of each stream that is wanted.
     pub(crate) fn take(
         &mut self,
-        mut wanted: impl FnMut(StreamId) -> bool,
+        mut wanted: impl FnMut(StreamId, &Batch) -> bool,
         mut to: impl FnMut(StreamId, Batch),
     ) {
-        for lane in &mut self.lanes {
-            if !lane.queue.is_empty()
-                && wanted(lane.stream)
+        let register = &mut self.register;
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            let Some(front) = lane.queue.front_mut() else { continue };
+            front.sweep();
+            if wanted(lane.stream, front)
                 && let Some(batch) = lane.queue.pop_front()
             {
+                if batch.is_marked() {
+                    Self::release(register, at, lane, &batch);
+                }
                 to(lane.stream, batch);
             }
         }
@@ -290,6 +306,7 @@ impl Intake {
     /// Drops what waits: of one protocol's streams, or all. Each message ends as `lost` says.
     pub(crate) fn purge(&mut self, lost: Lost, which: impl Fn(StreamId) -> bool) -> u64 {
         let mut messages = 0;
+        self.forget_terms(&which);
         for lane in self.lanes.iter_mut().filter(|lane| which(lane.stream)) {
             for batch in lane.queue.drain(..) {
                 self.account.give_back(batch.charge());

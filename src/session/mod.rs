@@ -18,6 +18,7 @@ mod transmit;
 mod types;
 mod writing;
 
+pub(crate) use batch::Terms;
 pub(crate) use budget::{Account, Budget, BudgetLimits, NoRoom};
 pub(crate) use error::ProtocolError;
 pub(crate) use inbox::{Content, Delivery, InboxLimits, Reservation};
@@ -399,11 +400,14 @@ impl Session {
         if self.ack_deadline.take_if(|deadline| *deadline <= now).is_some() {
             self.ack_overdue = true;
         }
+        let ended = self.intake.lock().expire(now);
+        ended.tell();
     }
 
     /// When to call `handle_timeout`, and `poll_transmit` after it, though nothing happened.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.ack_deadline
+        let expiry = self.intake.lock().next_expiry();
+        [self.ack_deadline, expiry].into_iter().flatten().min()
     }
 
     /// Whether something is to be written now that a link would take.
@@ -450,15 +454,32 @@ impl Session {
         Ok(())
     }
 
-    pub(crate) const fn accounts(&self) -> &Accounts {
-        &self.accounts
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn accounts(&self) -> Accounts {
+        self.books().2
     }
 
-    /// Messages queued ever, and those that are neither acknowledged nor ended, counted where they wait.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn queued_and_pending(&self) -> (u64, u64) {
+        let (queued, pending, _) = self.books();
+        (queued, pending)
+    }
+
+    /// Messages queued ever; those that are neither acknowledged nor ended, counted where they wait; and how the others
+    /// ended. All of one moment: producers queue, and drop what is superseded, meanwhile.
+    pub(crate) fn books(&self) -> (u64, u64, Accounts) {
         let intake = self.intake.lock();
         let written: u64 = self.outboxes.iter().map(Outbox::pending_messages).sum();
-        (intake.queued(), written + intake.waiting_messages())
+        let not_sent = self.accounts.not_sent + intake.dropped();
+        (intake.queued(), written + intake.waiting_messages(), Accounts { not_sent, ..self.accounts })
+    }
+
+    /// What is held is what was charged, and the intake agrees with itself.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        let written: usize = self.outboxes.iter().map(Outbox::check_charge).sum();
+        let intake = self.intake.lock();
+        assert_eq!(intake.bytes(), written + intake.check_terms(), "what is held is what was charged");
     }
 
     /// What is seen of each stream's way out.

@@ -50,6 +50,8 @@ pub(crate) struct Outbox {
     window_bytes: u64,
     /// The last record that got a number is a chunk of a message whose end did not get one yet.
     in_message: bool,
+    /// What is next waits for credit in the intake, where it may still be dropped.
+    held: bool,
     /// Why the head of the last message that was dropped was.
     head_refused: Cause,
     /// Since when something waits for credit.
@@ -78,6 +80,7 @@ impl Outbox {
             credit,
             window_bytes: 0,
             in_message: false,
+            held: false,
             head_refused: Cause::NotUnderstood,
             blocked_since: None,
             waits_since: None,
@@ -88,9 +91,24 @@ impl Outbox {
         }
     }
 
-    /// Whether a batch from the intake is wanted: one waits here at most, so that the rest can still grow.
-    pub(crate) fn wants(&self) -> bool {
-        self.queue.is_empty()
+    /// Whether a batch from the intake is wanted: one waits here at most, so that the rest can still grow; and none of
+    /// whose messages some may be dropped, unless it is to be written next.
+    pub(crate) fn wants(&mut self, batch: &Batch) -> bool {
+        if !batch.is_marked() || !self.queue.is_empty() {
+            return self.queue.is_empty();
+        }
+        self.held = !self.fits(batch);
+        !self.held && self.cursor == self.window.len()
+    }
+
+    /// To be told anew by [`Outbox::wants`].
+    pub(crate) const fn forget_held(&mut self) {
+        self.held = false;
+    }
+
+    /// A batch that was not written after all, and of whose messages some may be dropped.
+    pub(crate) fn take_marked(&mut self) -> Option<Batch> {
+        self.queue.pop_front_if(|batch| batch.is_marked())
     }
 
     pub(crate) fn enqueue(&mut self, batch: Batch) {
@@ -113,6 +131,7 @@ impl Outbox {
     /// No link, so nothing is on it.
     pub(crate) fn link_down(&mut self) {
         self.cursor = 0;
+        self.held = false;
     }
 
     pub(crate) fn handle_ack(&mut self, ack: &StreamAck) -> Result<Freed, ProtocolError> {
@@ -181,7 +200,7 @@ impl Outbox {
 
     /// Something waits for credit.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.queue.front().is_some_and(|batch| !self.fits(batch))
+        self.held || self.queue.front().is_some_and(|batch| !self.fits(batch))
     }
 
     /// Writes one batch: one of the window that this link has not seen, else the next of the queue.
@@ -278,6 +297,14 @@ impl Outbox {
             batch.into_tickets().for_each(|ticket| ticket.lost(lost));
         }
         freed
+    }
+
+    /// What is charged for what is here; nothing that may be dropped is, but while it is being written.
+    #[cfg(test)]
+    pub(crate) fn check_charge(&self) -> usize {
+        assert!(!self.queue.iter().any(Batch::is_marked), "handed back");
+        let window = self.window.iter().map(|(sent, _)| sent.charge);
+        window.chain(self.queue.iter().map(Batch::charge)).sum()
     }
 
     /// The last number given.

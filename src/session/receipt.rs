@@ -23,6 +23,9 @@ pub enum Cause {
     /// Its time to live was over.
     #[error("its time to live was over")]
     Expired,
+    /// A newer message under the same key took its place.
+    #[error("a newer message took its place")]
+    Superseded,
     /// The peer has no handler for this type, or not for this version of it.
     #[error("the peer does not understand this type")]
     NotUnderstood,

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
+use super::batch::Batch;
 use super::inbox::Inbox;
+use super::intake::Ended;
 use super::outbox::{Freed, Outbox, Wrote};
 use super::{Gate, Session, SharedIntake, Transmit};
 use crate::limits::{BATCH_BYTES, STARVATION_BYTES, STREAMS_MAX};
@@ -18,6 +20,7 @@ impl Session {
         }
         let ack_at = out.parts.len();
         while out.has_room() && self.write_batch(now, out) {}
+        self.hand_back();
         self.outboxes.iter_mut().for_each(|outbox| outbox.note_blocked(now));
         self.handle_timeout(now);
         let due = self.ack_overdue || !out.is_empty() || self.inboxes.iter().any(Inbox::is_ack_due);
@@ -55,7 +58,7 @@ impl Session {
 
     fn write_batch(&mut self, now: Instant, out: &mut Transmit) -> bool {
         let Some(types) = &self.types else { return false };
-        Self::fetch(&self.intake, &mut self.outboxes, self.peer_credit);
+        Self::fetch(now, &self.intake, &mut self.outboxes, self.peer_credit).tell();
         let admitted = self.gate == Gate::Open;
         let mut refused = Freed::default();
         for outbox in &mut self.outboxes {
@@ -85,23 +88,38 @@ impl Session {
     }
 
     /// One batch of each stream that has none waiting here; the rest may still grow in the intake.
-    fn fetch(intake: &SharedIntake, outboxes: &mut Vec<Outbox>, credit: u64) {
+    fn fetch(now: Instant, intake: &SharedIntake, outboxes: &mut Vec<Outbox>, credit: u64) -> Ended {
+        outboxes.iter_mut().for_each(Outbox::forget_held);
         let mut intake = intake.lock();
         if intake.is_empty() {
-            return;
+            return Ended::default();
         }
+        let ended = intake.expire(now);
         for stream in intake.streams() {
             if outboxes.iter().all(|outbox| outbox.stream != stream) && outboxes.len() < STREAMS_MAX {
                 outboxes.push(Outbox::new(stream, credit));
             }
         }
         let mut fetched: smallvec::SmallVec<[_; 4]> = smallvec::SmallVec::new();
-        let wants = |stream| outboxes.iter().any(|outbox| outbox.stream == stream && outbox.wants());
+        let wants = |stream, batch: &Batch| {
+            outboxes.iter_mut().any(|outbox| outbox.stream == stream && outbox.wants(batch))
+        };
         intake.take(wants, |stream, batch| fetched.push((stream, batch)));
         drop(intake);
         for (stream, batch) in fetched {
             if let Some(outbox) = outboxes.iter_mut().find(|outbox| outbox.stream == stream) {
                 outbox.enqueue(batch);
+            }
+        }
+        ended
+    }
+
+    /// What was not written and may still be dropped waits in the intake, where it is.
+    fn hand_back(&mut self) {
+        for outbox in &mut self.outboxes {
+            if let Some(batch) = outbox.take_marked() {
+                let ended = self.intake.lock().hand_back(outbox.stream, batch);
+                ended.tell();
             }
         }
     }

@@ -84,7 +84,7 @@ impl Pair {
     }
 
     pub(super) fn accounts(&mut self, side: usize) -> crate::session::Accounts {
-        *self.peer(side).session().accounts()
+        self.peer(side).session().accounts()
     }
 
     pub(super) fn send(&mut self, side: usize, bytes: usize) -> u32 {

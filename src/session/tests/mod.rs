@@ -2,6 +2,8 @@
 
 mod acks;
 mod classes;
+mod conflation;
+mod expiry;
 mod flow;
 mod order;
 mod pair;

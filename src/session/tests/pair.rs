@@ -89,9 +89,50 @@ impl Pair {
         tracked: bool,
     ) -> Result<u32, Refused> {
         self.tags += 1;
-        let pushed = self.sides[side].push(stream, self.tags, bytes, tracked);
+        let pushed = self.sides[side].push(stream, self.tags, bytes, tracked, None);
         self.check();
         pushed.map(|_| self.tags)
+    }
+
+    /// Queues a message with terms; tells its tag, and whether the session is to be woken.
+    pub(super) fn try_push_under(
+        &mut self,
+        side: usize,
+        stream: StreamId,
+        bytes: usize,
+        tracked: bool,
+        terms: Terms,
+    ) -> Result<(u32, bool), Refused> {
+        self.tags += 1;
+        let pushed = self.sides[side].push(stream, self.tags, bytes, tracked, Some((self.now, terms)));
+        self.check();
+        pushed.map(|wake| (self.tags, wake))
+    }
+
+    /// Queues a tracked message that is worth sending for so long.
+    pub(super) fn push_for(&mut self, time: Duration, side: usize, stream: StreamId, bytes: usize) -> u32 {
+        let terms = Terms { expires: Some(self.now + time), key: None };
+        self.try_push_under(side, stream, bytes, true, terms).expect("there is room").0
+    }
+
+    /// Queues a tracked message under a key.
+    pub(super) fn push_keyed(&mut self, key: u64, side: usize, stream: StreamId, bytes: usize) -> u32 {
+        let terms = Terms { expires: None, key: Some(key) };
+        self.try_push_under(side, stream, bytes, true, terms).expect("there is room").0
+    }
+
+    pub(super) fn time_out(&mut self, side: usize) {
+        self.sides[side].session.handle_timeout(self.now);
+        self.check();
+    }
+
+    /// Sleeps until `until` as a driver would: woken when the session asks for it, never earlier or later.
+    pub(super) fn sleep_until(&mut self, side: usize, until: Instant) {
+        while let Some(timeout) = self.sides[side].session.poll_timeout().filter(|at| *at <= until) {
+            self.now = self.now.max(timeout);
+            self.time_out(side);
+        }
+        self.now = until;
     }
 
     /// The tag the next message gets.
@@ -112,6 +153,7 @@ impl Pair {
         assert!(whole.is_empty(), "a write is whole frames");
         let ack = frames.iter().rposition(|frame| matches!(frame, Frame::Ack(_)));
         assert!(ack.is_none_or(|at| at == 0), "acknowledgements go first");
+        at.note_written(self.now, &frames);
         at.pipe.extend(&bytes);
         self.check();
         frames

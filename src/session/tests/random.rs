@@ -18,6 +18,13 @@ enum Op {
         stream: StreamId,
         bytes: usize,
         tracked: bool,
+        /// Time to live in milliseconds.
+        millis: Option<u64>,
+        key: Option<u64>,
+    },
+    /// A timer rings, perhaps for nothing.
+    Timeout {
+        side: usize,
     },
     Write {
         side: usize,
@@ -79,12 +86,19 @@ fn sizes() -> impl Strategy<Value = usize> {
     ]
 }
 
+fn keys() -> impl Strategy<Value = Option<u64>> {
+    prop::option::weighted(0.3, 0..3u64)
+}
+
 fn ops() -> impl Strategy<Value = Op> {
     let side = || 0..2usize;
     let bytes = || prop_oneof![0..64usize, 0..2_000usize, 0..300_000usize];
     prop_oneof![
-        12 => (side(), streams(), sizes(), any::<bool>())
-            .prop_map(|(side, stream, bytes, tracked)| Op::Push { side, stream, bytes, tracked }),
+        12 => (side(), streams(), sizes(), any::<bool>(), prop::option::weighted(0.3, 0..60u64), keys())
+            .prop_map(|(side, stream, bytes, tracked, millis, key)| Op::Push {
+                side, stream, bytes, tracked, millis, key
+            }),
+        2 => side().prop_map(|side| Op::Timeout { side }),
         8 => side().prop_map(|side| Op::Write { side }),
         8 => (side(), bytes()).prop_map(|(from, bytes)| Op::Carry { from, bytes }),
         2 => (bytes(), bytes()).prop_map(|(a, b)| Op::Cut { bytes: [a, b] }),
@@ -102,10 +116,15 @@ fn ops() -> impl Strategy<Value = Op> {
 
 fn apply(pair: &mut Pair, op: Op) {
     match op {
-        Op::Push { side, stream, bytes, tracked } => {
-            // Full is an answer; whether the room comes back is checked at the end.
+        // Full is an answer; whether the room comes back is checked at the end.
+        Op::Push { side, stream, bytes, tracked, millis: None, key: None } => {
             let _ = pair.try_push(side, stream, bytes, tracked);
         }
+        Op::Push { side, stream, bytes, tracked, millis, key } => {
+            let expires = millis.map(|millis| pair.now + Duration::from_millis(millis));
+            let _ = pair.try_push_under(side, stream, bytes, tracked, Terms { expires, key });
+        }
+        Op::Timeout { side } => pair.time_out(side),
         Op::Write { side } => {
             pair.write(side);
         }

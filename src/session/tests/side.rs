@@ -46,6 +46,13 @@ pub(super) struct Side {
     newest: HashMap<StreamId, u32>,
     pub(super) tracked: Vec<Tracked>,
     pub(super) untracked: u64,
+    /// Until when what was pushed may be written for the first time.
+    deadlines: HashMap<u32, Instant>,
+    written: BTreeSet<u32>,
+    /// The newest message pushed under each key.
+    keyed: HashMap<(StreamId, u64), u32>,
+    /// Those before it.
+    elders: BTreeSet<u32>,
 }
 
 /// Bytes from which any lost, doubled or exchanged chunk of a message shows.
@@ -86,6 +93,10 @@ impl Side {
             newest: HashMap::new(),
             tracked: Vec::new(),
             untracked: 0,
+            deadlines: HashMap::new(),
+            written: BTreeSet::new(),
+            keyed: HashMap::new(),
+            elders: BTreeSet::new(),
         }
     }
 
@@ -108,11 +119,28 @@ impl Side {
         tag: u32,
         bytes: usize,
         tracked: bool,
+        under: Option<(Instant, Terms)>,
     ) -> Result<bool, Refused> {
         let body = body(tag, bytes);
         let out = Outgoing { stream, hash: tag, version: 1, body: Body::Shared(&body), reply: &|| false };
         let (ticket, receipt) = Ticket::new();
-        let pushed = self.session.intake().lock().push(out, tracked.then_some(ticket));
+        let ticket = tracked.then_some(ticket);
+        let intake = self.session.intake();
+        let pushed = match under {
+            None => intake.lock().push(out, ticket),
+            Some((now, terms)) => {
+                let pushed = intake.lock().push_under(now, terms, out, ticket);
+                pushed.map(|pushed| {
+                    pushed.ended.tell();
+                    pushed.wake
+                })
+            }
+        };
+        if let (Ok(_), Some((_, terms))) = (&pushed, under) {
+            self.deadlines.extend(terms.expires.map(|expires| (tag, expires)));
+            let elder = terms.key.and_then(|key| self.keyed.insert((stream, key), tag));
+            self.elders.extend(elder);
+        }
         if pushed.is_ok() && tracked {
             self.tracked.push(Tracked { tag, receipt, seen: None });
         } else if pushed.is_ok() {
@@ -132,6 +160,20 @@ impl Side {
                 Ok(())
             }
             other => panic!("a session writes no {other:?}"),
+        }
+    }
+
+    /// Nothing is written for the first time when its time is over.
+    pub(super) fn note_written(&mut self, now: Instant, frames: &[Frame]) {
+        for frame in frames {
+            let Frame::Batch(batch) = frame else { continue };
+            let mut records = batch.records.clone();
+            while !records.is_empty() {
+                let tag = record::take(&mut records).unwrap().header.hash;
+                let is_new = self.written.insert(tag);
+                let in_time = self.deadlines.get(&tag).is_none_or(|deadline| now < *deadline);
+                assert!(!is_new || in_time, "{tag} was written after its time");
+            }
         }
     }
 
@@ -217,7 +259,8 @@ impl Side {
 
     /// Holds after every step.
     pub(super) fn check(&mut self) {
-        let accounts = *self.session.accounts();
+        self.session.check();
+        let accounts = self.session.accounts();
         let (queued, pending) = self.session.queued_and_pending();
         let ended = accounts.acked + accounts.not_sent + accounts.indeterminate;
         assert_eq!(
@@ -258,7 +301,13 @@ impl Side {
             let times = self.got.iter().filter(|(_, tag)| *tag == tracked.tag).count();
             match tracked.receipt.now() {
                 Some(Ok(())) => assert_eq!(times, 1, "{} was acknowledged", tracked.tag),
-                Some(Err(Lost::NotSent(_))) => assert_eq!(times, 0, "{} was not sent", tracked.tag),
+                Some(Err(Lost::NotSent(cause))) => {
+                    assert_eq!(times, 0, "{} was not sent", tracked.tag);
+                    let newest = cause == Cause::Superseded && !peer.elders.contains(&tracked.tag);
+                    assert!(!newest, "{} was the newest of its key", tracked.tag);
+                    let ever = cause == Cause::Expired && !peer.deadlines.contains_key(&tracked.tag);
+                    assert!(!ever, "{} expired, without a time to live", tracked.tag);
+                }
                 Some(Err(Lost::Indeterminate(_))) => assert!(times <= 1),
                 None => panic!("{} never ended", tracked.tag),
             }
