@@ -7,11 +7,13 @@ use std::sync::{Arc, OnceLock};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::sync::watch;
 
+use super::clock;
 use super::doorbell::Doorbell;
 use super::net::BoxConn;
 use crate::member::MemberId;
-use crate::peer::Peer;
+use crate::peer::{Answered, Datagrams, Peer};
 use crate::session::{Handled, SharedIntake};
 use crate::wire::Hello;
 
@@ -32,6 +34,9 @@ pub(crate) struct PeerHandle {
     pub(crate) intake: SharedIntake,
     pub(crate) peer: Mutex<Peer>,
     pub(crate) doorbell: Doorbell,
+    pub(crate) datagrams: Arc<Datagrams>,
+    /// Which probes the peer has answered.
+    pub(super) answered: watch::Sender<Answered>,
     /// What handlers are done with, merged by session and stream.
     handled: Mutex<SmallVec<[Handled; 4]>>,
     incoming: Mutex<Vec<Incoming>>,
@@ -44,12 +49,27 @@ impl PeerHandle {
         Self {
             id,
             intake,
+            datagrams: Arc::clone(peer.datagrams()),
+            answered: watch::Sender::default(),
             peer: Mutex::new(peer),
             doorbell: Doorbell::default(),
             handled: Mutex::default(),
             incoming: Mutex::default(),
             extension: OnceLock::new(),
         }
+    }
+
+    /// Asks whether the peer is there: it is when the watch shows this number or a higher one. `None`: it has ended.
+    pub(crate) fn probe(&self) -> Option<(watch::Receiver<Answered>, u64)> {
+        let answered = self.answered.subscribe();
+        let mut peer = self.peer.lock();
+        if peer.has_ended() {
+            return None;
+        }
+        let round = peer.probe(clock::now());
+        drop(peer);
+        self.doorbell.ring();
+        Some((answered, round))
     }
 
     /// A handler is done with something.

@@ -38,8 +38,11 @@ use peer_task::PeerTask;
 use crate::config::Settings;
 use crate::limits::LEASES_MAX;
 use crate::member::MemberId;
-use crate::peer::{ContactId, Counters, Introduction, Peer, PeerEvent, PeerOutput, Surroundings};
+use crate::peer::{
+    ContactId, Counters, DatagramStats, Introduction, Peer, PeerEvent, PeerOutput, Surroundings,
+};
 use crate::session::{Account, Accounts, Budget, Buffers, Cause, Delivery, Intake};
+use crate::wire::frame::Datagram;
 use crate::wire::{Epoch, Reject, TypeEntry};
 
 /// Connections that are said goodbye to at the same time; beyond it they are just closed.
@@ -49,6 +52,9 @@ const PARTING_MAX: usize = 256;
 pub(crate) trait Inbound: Send {
     /// For a handler; `PeerHandle::note_handled` answers.
     fn deliver(&mut self, epoch: Epoch, delivery: Delivery);
+
+    /// For a handler, or dropped when it has no time.
+    fn datagram(&mut self, datagram: Datagram);
 
     /// The session ended; what was delivered before is still handled. `None`: no other follows.
     fn session_over(&mut self, cause: Cause, next: Option<Epoch>);
@@ -71,6 +77,7 @@ pub(crate) trait Application: Send + Sync + 'static {
 pub(crate) struct Gone {
     pub(crate) queued: u64,
     pub(crate) accounts: Accounts,
+    pub(crate) datagrams: DatagramStats,
     pub(crate) links: u64,
 }
 
@@ -222,6 +229,8 @@ impl Driver {
                 PeerOutput::SessionOver { cause } => inbound.session_over(cause, None),
                 PeerOutput::Event(event) => self.event(event),
                 PeerOutput::Deliver { .. }
+                | PeerOutput::Datagram(_)
+                | PeerOutput::Answered(_)
                 | PeerOutput::Reserve { .. }
                 | PeerOutput::Close { .. }
                 | PeerOutput::Replaced { .. } => {}
@@ -356,6 +365,7 @@ impl Gone {
         debug_assert_eq!(pending, 0, "an ended session holds nothing");
         self.queued += queued;
         self.accounts.add(peer.session().accounts());
+        self.datagrams.add(&peer.datagrams().stats());
         self.links += peer.links().0;
     }
 }
@@ -371,6 +381,8 @@ struct Nobody;
 
 impl Inbound for Nobody {
     fn deliver(&mut self, _epoch: Epoch, _delivery: Delivery) {}
+
+    fn datagram(&mut self, _datagram: Datagram) {}
 
     fn session_over(&mut self, _cause: Cause, _next: Option<Epoch>) {}
 

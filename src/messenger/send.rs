@@ -42,7 +42,9 @@ pub enum SendError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The message is larger than any this messenger sends.
-    #[error("a `{kind}` of {bytes} bytes; at most {most} are sent (`Limits::message_bytes`)")]
+    #[error(
+        "a `{kind}` of {bytes} bytes; at most {most} are sent so (`Limits::message_bytes`, or what a datagram holds)"
+    )]
     TooLarge {
         /// The type's name.
         kind: &'static str,

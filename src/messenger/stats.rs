@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::driver::Gone;
 use crate::member::MemberId;
-use crate::peer::Peer;
+use crate::peer::{DatagramStats, Peer};
 use crate::session::Accounts;
 use crate::wire::Class;
 
@@ -113,6 +113,8 @@ pub struct PeerStats {
     pub unhandled_bytes: u64,
     /// The round trip measured by the last ping of this link.
     pub rtt: Option<Duration>,
+    /// Datagrams, both ways.
+    pub datagrams: DatagramStats,
     /// Its streams.
     pub streams: Vec<StreamStats>,
 }
@@ -140,6 +142,7 @@ impl PeerStats {
             queue_bytes: session.intake().lock().bytes(),
             unhandled_bytes: session.unhandled_bytes(),
             rtt,
+            datagrams: peer.datagrams().stats(),
             streams: streams.collect(),
         }
     }
@@ -153,6 +156,10 @@ pub struct Stats {
     pub peers: Vec<PeerStats>,
     /// Sums over peers that are gone.
     pub gone: Books,
+    /// Datagrams, summed over peers that are gone.
+    pub gone_datagrams: DatagramStats,
+    /// Datagrams dropped because there was no session with their recipient at all.
+    pub datagrams_absent: u64,
     /// Connections that were refused: foreign protocols, other networks, stale sessions.
     pub refused_connections: u64,
     /// Attempts to accept that failed, for want of descriptors say.
@@ -177,7 +184,17 @@ impl Stats {
         total
     }
 
+    /// Datagrams of all peers, also of those that are gone; those for nobody count as without a link.
+    #[must_use]
+    pub fn total_datagrams(&self) -> DatagramStats {
+        let mut total = self.gone_datagrams;
+        total.no_link += self.datagrams_absent;
+        self.peers.iter().for_each(|peer| total.add(&peer.datagrams));
+        total
+    }
+
     pub(super) fn set_gone(&mut self, gone: &Gone) {
         self.gone = Books::new(gone.queued, 0, &gone.accounts, gone.links);
+        self.gone_datagrams = gone.datagrams;
     }
 }

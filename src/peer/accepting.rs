@@ -86,6 +86,9 @@ impl Peer {
         self.note_progress();
         let link = Link::new(link, self.with.config.link, now);
         self.live = Some(Live { link, rank, types_heard: false });
+        if self.state == State::Open {
+            self.datagrams.link_up();
+        }
         self.control.clear();
         self.control.push_back(encode_control(&Frame::Types(self.types.to_vec())));
         if let State::Leaving { said } = &mut self.state {

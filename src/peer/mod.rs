@@ -6,21 +6,26 @@
 mod accepting;
 mod backoff;
 mod contact;
+mod datagrams;
 mod dialling;
 mod ending;
 mod event;
 mod handshake;
 mod live;
 mod lobby;
+mod probe;
 mod reason;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use backoff::{Backoff, BackoffConfig};
 pub(crate) use contact::{Finding, Search};
+pub use datagrams::DatagramStats;
+pub(crate) use datagrams::{Datagrams, Dropped, Outbound};
 pub use event::{Disconnect, PeerEvent};
 pub(crate) use handshake::{Introduction, Rank};
 pub(crate) use lobby::{Lobby, Ticket as LobbyTicket};
+pub(crate) use probe::Answered;
 pub(crate) use reason::ContactId;
 
 use std::collections::VecDeque;
@@ -30,11 +35,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use probe::Probes;
 use reason::Reasons;
 
 use crate::link::{Link, LinkConfig, LinkId};
 use crate::member::{Endpoint, MemberId};
 use crate::session::{Cause, Delivery, Session, SessionConfig, SessionEvent, SharedIntake, Transmit};
+use crate::wire::frame::Datagram;
 use crate::wire::{Epoch, StreamId, TypeEntry};
 
 /// Numbers that a process hands out and never twice.
@@ -91,6 +98,10 @@ pub(crate) struct Surroundings {
 pub(crate) enum PeerOutput {
     /// For a handler; `handle_handled` answers.
     Deliver { epoch: Epoch, delivery: Delivery },
+    /// For a handler, if it has time.
+    Datagram(Datagram),
+    /// Probes up to this one were answered.
+    Answered(Answered),
     /// Memory for a large message; `handle_reserved` answers.
     Reserve { epoch: Epoch, stream: StreamId, bytes: u64 },
     /// Write what was to be written and then this, if it can be done at once, and close. Also ends a dial.
@@ -166,6 +177,8 @@ pub(crate) struct Peer {
     errors_in_row: u32,
     /// Links adopted so far.
     links: u64,
+    datagrams: Arc<Datagrams>,
+    probes: Probes,
 }
 
 impl Peer {
@@ -193,6 +206,8 @@ impl Peer {
             outputs: VecDeque::new(),
             errors_in_row: 0,
             links: 0,
+            datagrams: Arc::default(),
+            probes: Probes::default(),
         }
     }
 
@@ -236,7 +251,9 @@ impl Peer {
         self.advance_leave();
         let Some(live) = &mut self.live else { return };
         self.control.drain(..).for_each(|frame| out.push(frame));
-        live.link.poll_transmit(now, out);
+        self.probes.poll_transmit(now, &mut live.link, out);
+        out.mark_acks();
+        Self::write_datagrams(now, &self.datagrams, &self.session, out);
         self.session.poll_transmit(now, out);
         if self.session.take_starved() {
             // The pong is a write that is due, so acknowledgements go before it.

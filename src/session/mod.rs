@@ -168,6 +168,11 @@ impl Session {
         self.admitted = admitted;
     }
 
+    /// Whether both are in one view.
+    pub(crate) const fn is_admitted(&self) -> bool {
+        self.admitted
+    }
+
     /// For a hello: what was received, and how far the peer may go on.
     pub(crate) fn resume_points(&self) -> Vec<StreamResume> {
         self.inboxes.iter().map(Inbox::resume_point).collect()
@@ -227,6 +232,19 @@ impl Session {
     /// What the peer understands. Until it has said so on this link nothing is written but acknowledgements.
     pub(crate) fn handle_types(&mut self, types: PeerTypes) {
         self.types = Some(types);
+    }
+
+    /// Whether the peer takes such a message; `None`: it has not said yet what it takes.
+    pub(crate) fn peer_takes(
+        &self,
+        stream: StreamId,
+        hash: u32,
+        version: u16,
+        body_bytes: usize,
+    ) -> Option<bool> {
+        let types = self.types.as_ref()?;
+        let fits = body_bytes as u64 <= self.peer_message_bytes;
+        Some(fits && types.judge(stream, hash, version, self.admitted).is_ok())
     }
 
     pub(crate) fn handle_batch(&mut self, now: Instant, batch: &WireBatch) -> Result<(), ProtocolError> {

@@ -111,6 +111,8 @@ pub(super) struct Side {
     pub(super) replaced: Vec<(Vec<ContactId>, MemberId)>,
     pub(super) farewells: Vec<Frame>,
     pub(super) dials: Vec<Instant>,
+    pub(super) datagrams: Vec<Datagram>,
+    pub(super) answered: Vec<Answered>,
     seed: u64,
 }
 
@@ -130,6 +132,8 @@ impl Side {
             replaced: Vec::new(),
             farewells: Vec::new(),
             dials: Vec::new(),
+            datagrams: Vec::new(),
+            answered: Vec::new(),
             seed,
         }
     }
