@@ -106,7 +106,7 @@ fn nothing_is_sent_again_after_a_break() {
     assert_eq!(push(pair.peer(A), now, 2, 10), Err(Dropped::NoLink));
     pair.settle();
     assert!(pair.same_link().is_some());
-    assert_eq!(came(&pair, B), [], "the first was under way, the second had no link");
+    assert!(came(&pair, B).is_empty(), "the first was under way, the second had no link");
     let now = pair.now;
     push(pair.peer(A), now, 3, 10).unwrap();
     pair.settle();
