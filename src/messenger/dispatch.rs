@@ -11,11 +11,13 @@ use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::bytes::Streams;
+use super::datagram::DatagramLanes;
 use super::handlers::{HandlerCounts, Handlers, Progress, Run};
 use super::port::PeerPort;
 use crate::driver::{Driver, Inbound, PeerHandle};
 use crate::member::MemberId;
 use crate::session::{Cause, Content, Delivery, Handled};
+use crate::wire::frame::Datagram;
 use crate::wire::record::{self, RecordHeader};
 use crate::wire::{Epoch, Protocol, StreamId};
 
@@ -35,6 +37,16 @@ pub(super) fn is_within_handler() -> bool {
     WITHIN.try_with(|_| ()).is_ok()
 }
 
+/// Runs handlers of messages from `sender`; `message` is raised for each.
+pub(super) async fn within_handler<T>(
+    sender: MemberId,
+    message: &Arc<AtomicU64>,
+    running: impl Future<Output = T>,
+) -> T {
+    let within = Within { sender, message: Arc::clone(message), replied: Cell::new(0) };
+    WITHIN.scope(within, running).await
+}
+
 /// Whether a message to `recipient`, sent here, is the one reply that may draw on the reserve. Says yes once a message.
 pub(super) fn claim_reply_to(recipient: MemberId) -> bool {
     let claim = |within: &Within| {
@@ -51,6 +63,8 @@ pub(super) struct Shared {
     pub(super) counts: HandlerCounts,
     /// Tasks that run handlers.
     pub(super) lanes: TaskTracker,
+    /// Datagrams for members that were no peers.
+    pub(super) datagrams_absent: AtomicU64,
     /// Byte streams that peers opened, for `accept_stream`.
     pub(super) opened: tokio::sync::mpsc::Sender<super::bytes::ByteStream>,
 }
@@ -76,6 +90,7 @@ pub(super) struct PeerInbound {
     pub(super) streams: Arc<Streams>,
     port: Arc<PeerPort>,
     lanes: Vec<Arc<Lane>>,
+    datagrams: DatagramLanes,
 }
 
 impl PeerInbound {
@@ -85,7 +100,8 @@ impl PeerInbound {
         port: Arc<PeerPort>,
     ) -> (Self, Arc<Streams>) {
         let streams = Streams::new(handle.id, Arc::<PeerPort>::clone(&port));
-        let inbound = Self { shared, handle, streams: Arc::clone(&streams), port, lanes: Vec::new() };
+        let (lanes, datagrams) = (Vec::new(), DatagramLanes::default());
+        let inbound = Self { shared, handle, streams: Arc::clone(&streams), port, lanes, datagrams };
         (inbound, streams)
     }
 
@@ -117,14 +133,20 @@ impl Inbound for PeerInbound {
         let lanes = shared.lanes.clone();
         driver.spawn(lanes.track_future(async move {
             let message = Arc::new(AtomicU64::new(1));
-            let within = Within { sender: handle.id, message: Arc::clone(&message), replied: Cell::new(0) };
-            let running = WITHIN.scope(within, run(&shared, &handle, &streams, &lane, &message));
+            let running = run(&shared, &handle, &streams, &lane, &message);
+            let running = within_handler(handle.id, &message, running);
             // A handler that hangs does not outlive the messenger.
             if stop.run_until_cancelled(running).await.is_none() {
                 lane.queue.lock().waiting.clear();
                 shared.counts.dropped.fetch_add(lane.unhandled.swap(0, Ordering::Relaxed), Ordering::Relaxed);
             }
         }));
+    }
+
+    fn datagram(&mut self, datagram: Datagram) {
+        if let Some(shared) = self.shared.upgrade() {
+            self.datagrams.take(&shared, &self.handle, datagram);
+        }
     }
 
     fn session_over(&mut self, cause: Cause, next: Option<Epoch>) {

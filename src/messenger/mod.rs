@@ -3,11 +3,13 @@
 mod builder;
 mod bytes;
 mod contact;
+mod datagram;
 mod dispatch;
 mod events;
 mod handlers;
 mod message;
 mod port;
+mod probe;
 mod send;
 mod stats;
 mod views;
@@ -15,16 +17,18 @@ mod views;
 pub use self::bytes::{ByteStream, OpenError, StreamError};
 pub use builder::{Builder, StartError};
 pub use contact::{Contact, ContactError};
+pub use datagram::DatagramReport;
 pub use events::Events;
 pub use handlers::{HandlerError, Unmatched};
 pub use message::{EncodeError, Kind, Message, Outgoing, Raw};
+pub use probe::ProbeReport;
 pub use send::{ClassSender, SendError, SendReport};
 pub use stats::{Books, PeerStats, Stats, StreamStats};
 pub use views::ReincarnateError;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -84,6 +88,7 @@ impl Messenger {
             handlers: ArcSwap::default(),
             counts: HandlerCounts::default(),
             lanes: TaskTracker::new(),
+            datagrams_absent: AtomicU64::new(0),
             opened,
         });
         let face = Face { shared: Arc::downgrade(&shared), events: Arc::clone(&events) };
@@ -328,6 +333,7 @@ impl Messenger {
         stats.undecodable = shared.counts.undecodable.load(Ordering::Relaxed);
         stats.refused_records = shared.counts.refused.load(Ordering::Relaxed);
         stats.dropped_at_close = shared.counts.dropped.load(Ordering::Relaxed);
+        stats.datagrams_absent = shared.datagrams_absent.load(Ordering::Relaxed);
         stats
     }
 

@@ -13,6 +13,7 @@ impl Peer {
     pub(crate) fn leave(&mut self) {
         if self.state == State::Open {
             self.session.intake().lock().close(Cause::Closed);
+            self.datagrams.take_no_more();
             self.state = State::Leaving { said: false };
             self.advance_leave();
         }
@@ -43,6 +44,7 @@ impl Peer {
         }
         self.state = State::Ended;
         self.close_all(farewell);
+        self.datagrams.end();
         self.session.end(cause);
         self.with.counters.raise_epoch();
         self.outputs.push_back(PeerOutput::SessionOver { cause });
@@ -63,6 +65,7 @@ impl Peer {
         if let Some(live) = self.live.take() {
             self.outputs.push_back(PeerOutput::Close { link: live.link.id(), farewell });
             self.session.handle_link_down();
+            self.forget_best_effort();
         }
         if let Dialling::Pending(dial) = std::mem::replace(&mut self.dialling, Dialling::Idle) {
             self.outputs.push_back(PeerOutput::Close { link: dial.link, farewell: None });
@@ -76,6 +79,7 @@ impl Peer {
             self.session.flush_acks(out);
             let last = self.session.last_sent();
             out.push(encode_control(&Frame::Goodbye { last, confirmed: false }));
+            self.datagrams.link_down();
             self.state = State::Leaving { said: true };
         }
     }

@@ -205,6 +205,11 @@ impl Session {
         drop(self.quarantine.release());
     }
 
+    /// Whether both are in one view.
+    pub(crate) const fn is_admitted(&self) -> bool {
+        matches!(self.gate, Gate::Open)
+    }
+
     /// For a hello: what was received, and how far the peer may go on.
     pub(crate) fn resume_points(&self) -> Vec<StreamResume> {
         self.inboxes.iter().map(Inbox::resume_point).collect()
@@ -285,6 +290,19 @@ impl Session {
         if let Some(types) = &mut self.types {
             types.note_sent(hash, name);
         }
+    }
+
+    /// Whether the peer takes such a message; `None`: it has not said yet what it takes.
+    pub(crate) fn peer_takes(
+        &self,
+        stream: StreamId,
+        hash: u32,
+        version: u16,
+        body_bytes: usize,
+    ) -> Option<bool> {
+        let types = self.types.as_ref()?;
+        let fits = body_bytes as u64 <= self.peer_message_bytes;
+        Some(fits && types.judge(stream, hash, version, self.is_admitted()).is_ok())
     }
 
     pub(crate) fn handle_batch(&mut self, now: Instant, batch: &WireBatch) -> Result<(), ProtocolError> {

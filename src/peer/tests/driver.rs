@@ -89,6 +89,8 @@ impl Pair {
     fn output(&mut self, side: usize, of: MemberId, output: PeerOutput) {
         match output {
             PeerOutput::Deliver { epoch, delivery } => self.deliver(side, of, epoch, &delivery),
+            PeerOutput::Datagram(datagram) => self.sides[side].datagrams.push(datagram),
+            PeerOutput::Answered(answered) => self.sides[side].answered.push(answered),
             PeerOutput::Reserve { epoch, stream, .. } => {
                 self.sides[side].room(of).asked.push_back((epoch, stream));
             }
