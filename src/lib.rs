@@ -92,7 +92,7 @@ pub use config::{ConfigError, Limits, Timeouts};
 pub use member::{Endpoint, EndpointError, Member, MemberId, MemberIdError, ViewId};
 pub use messenger::{
     Books, Builder, ByteStream, ClassSender, Contact, ContactError, EncodeError, Events, HandlerError, Kind,
-    Message, Messenger, OpenError, Outgoing, PeerStats, Raw, SendError, SendReport, StartError, Stats,
+    Message, Messenger, OpenError, Outgoing, PeerStats, Raw, Request, RequestError, SendError, SendReport, StartError, Stats,
     StreamError, StreamStats, Unmatched,
 };
 pub use peer::{Disconnect, PeerEvent};

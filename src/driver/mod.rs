@@ -38,7 +38,7 @@ use peer_task::PeerTask;
 use crate::config::Settings;
 use crate::limits::LEASES_MAX;
 use crate::member::MemberId;
-use crate::peer::{ContactId, Counters, Introduction, Peer, PeerEvent, PeerOutput, Surroundings};
+use crate::peer::{ContactId, Counters, Introduction, Peer, PeerEvent, PeerOutput, SessionOver, Surroundings};
 use crate::session::{Account, Accounts, Budget, Buffers, Cause, Delivery, Intake};
 use crate::wire::{Epoch, Reject, TypeEntry};
 
@@ -51,7 +51,7 @@ pub(crate) trait Inbound: Send {
     fn deliver(&mut self, epoch: Epoch, delivery: Delivery);
 
     /// The session ended; what was delivered before is still handled. `None`: no other follows.
-    fn session_over(&mut self, cause: Cause, next: Option<Epoch>);
+    fn session_over(&mut self, over: SessionOver, next: Option<Epoch>);
 
     /// The peer's task has done what there was to do: there may be room again.
     fn turn_over(&mut self);
@@ -219,7 +219,7 @@ impl Driver {
         peer.end(Cause::Closed);
         while let Some(output) = peer.poll_output() {
             match output {
-                PeerOutput::SessionOver { cause } => inbound.session_over(cause, None),
+                PeerOutput::SessionOver(over) => inbound.session_over(over, None),
                 PeerOutput::Event(event) => self.event(event),
                 PeerOutput::Deliver { .. }
                 | PeerOutput::Reserve { .. }
@@ -366,13 +366,13 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// Before an application is set there is nobody.
-struct Nobody;
+/// Before an application is set, and when it is gone, there is nobody.
+pub(crate) struct Nobody;
 
 impl Inbound for Nobody {
     fn deliver(&mut self, _epoch: Epoch, _delivery: Delivery) {}
 
-    fn session_over(&mut self, _cause: Cause, _next: Option<Epoch>) {}
+    fn session_over(&mut self, _over: SessionOver, _next: Option<Epoch>) {}
 
     fn turn_over(&mut self) {}
 }

@@ -232,7 +232,7 @@ impl Run {
                         end.pipe.extend(farewell.unwrap_or_default());
                     }
                 }
-                PeerOutput::Replaced { .. } | PeerOutput::SessionOver { .. } | PeerOutput::Event(_) => {}
+                PeerOutput::Replaced { .. } | PeerOutput::SessionOver(_) | PeerOutput::Event(_) => {}
             }
         }
         let node = &mut self.nodes[at];

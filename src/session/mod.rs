@@ -183,6 +183,11 @@ impl Session {
         self.peer_message_bytes = most;
     }
 
+    /// The largest message that the peer takes, as it said.
+    pub(crate) const fn peer_message_bytes(&self) -> u64 {
+        self.peer_message_bytes
+    }
+
     /// Credit for streams that the hello does not list.
     pub(crate) const fn default_credit(&self) -> u64 {
         self.config.inbox.credit_bytes
