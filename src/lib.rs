@@ -91,9 +91,9 @@ mod wire;
 pub use config::{ConfigError, Limits, Timeouts};
 pub use member::{Endpoint, EndpointError, Member, MemberId, MemberIdError, ViewId};
 pub use messenger::{
-    Books, Builder, ByteStream, ClassSender, Contact, ContactError, EncodeError, Events, HandlerError, Kind,
-    Message, Messenger, OpenError, Outgoing, PeerStats, Raw, Request, RequestError, SendError, SendReport, StartError, Stats,
-    StreamError, StreamStats, Unmatched,
+    Books, Builder, ByteStream, ClassSender, Contact, ContactError, Digest, EncodeError, Events, FlushReport,
+    HandlerError, Kind, Message, Messenger, Missing, OpenError, Outgoing, PeerStats, Raw, Request,
+    RequestError, SendError, SendReport, StartError, Stats, StreamError, StreamStats, Unflushed, Unmatched,
 };
 pub use peer::{Disconnect, PeerEvent};
 pub use session::{Cause, Lost, Receipt};

@@ -38,7 +38,9 @@ use peer_task::PeerTask;
 use crate::config::Settings;
 use crate::limits::LEASES_MAX;
 use crate::member::MemberId;
-use crate::peer::{ContactId, Counters, Introduction, Peer, PeerEvent, PeerOutput, SessionOver, Surroundings};
+use crate::peer::{
+    ContactId, Counters, Introduction, Peer, PeerEvent, PeerOutput, SessionOver, Surroundings,
+};
 use crate::session::{Account, Accounts, Budget, Buffers, Cause, Delivery, Intake};
 use crate::wire::{Epoch, Reject, TypeEntry};
 

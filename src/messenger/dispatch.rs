@@ -119,8 +119,7 @@ impl PeerInbound {
     ) -> (Self, Extension) {
         let streams = Streams::new(handle.id, Arc::<PeerPort>::clone(&port));
         let pending = Arc::<Pending>::default();
-        let requests =
-            request::Inbound::new(Arc::clone(&handle), Arc::clone(&pending), Arc::clone(&intakes));
+        let requests = request::Inbound::new(Arc::clone(&handle), Arc::clone(&pending), Arc::clone(&intakes));
         let extension = Extension { streams: Arc::clone(&streams), pending };
         let inbound = Self { shared, handle, streams, port, lanes: Vec::new(), requests, intakes };
         (inbound, extension)
@@ -174,7 +173,7 @@ impl Inbound for PeerInbound {
             self.port.set_epoch(next);
         }
         self.requests.session_over(over.cause);
-        self.intakes.session_over(over.epoch, over.peer_epoch);
+        self.intakes.session_over(over.epoch, over.peer_epoch, next.is_none());
     }
 
     fn turn_over(&mut self) {

@@ -105,10 +105,9 @@ impl Track {
         self.bell.ring();
     }
 
-    /// All before this position are handled.
+    /// All before this position are handled. The caller rings.
     fn handle_to(&self, position: u64) {
         self.handled.fetch_max(position, SeqCst);
-        self.bell.ring();
     }
 
     /// Records that are delivered and not handled.
@@ -165,10 +164,13 @@ impl Unordered {
     }
 
     pub(super) fn done(&self, position: u64) {
-        let mut open = self.open.lock();
-        open.remove(&position);
-        let all = || self.track.delivered.load(SeqCst);
-        self.track.handle_to(open.first().copied().unwrap_or_else(all));
+        {
+            let mut open = self.open.lock();
+            open.remove(&position);
+            let all = || self.track.delivered.load(SeqCst);
+            self.track.handle_to(open.first().copied().unwrap_or_else(all));
+        }
+        self.track.bell.ring();
     }
 }
 
@@ -178,6 +180,19 @@ struct Inner {
     tracks: Vec<Arc<Track>>,
     /// Sessions that are over: our epoch and the peer's, oldest first.
     ended: VecDeque<(Epoch, Epoch)>,
+    /// No other session follows.
+    closed: bool,
+}
+
+/// What became of a session that a member names by its own epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Past {
+    /// It is over. Our epoch of it.
+    Over(Epoch),
+    /// A later one was here: whatever it was, nothing more comes of it.
+    Forgotten,
+    /// It may be the present one, or one to come.
+    NotOver,
 }
 
 /// One peer task's part of the ledger.
@@ -202,14 +217,17 @@ impl Intakes {
         track
     }
 
-    /// A session is over: nothing more comes of it.
-    pub(super) fn session_over(&self, ours: Epoch, theirs: Option<Epoch>) {
-        if let Some(theirs) = theirs {
+    /// A session is over: nothing more comes of it. `last`: no other follows.
+    pub(super) fn session_over(&self, ours: Epoch, theirs: Option<Epoch>, last: bool) {
+        {
             let mut inner = self.inner.lock();
-            if inner.ended.len() >= LEDGER_SESSIONS {
-                inner.ended.pop_front();
+            inner.closed |= last;
+            if let Some(theirs) = theirs {
+                if inner.ended.len() >= LEDGER_SESSIONS {
+                    inner.ended.pop_front();
+                }
+                inner.ended.push_back((ours, theirs));
             }
-            inner.ended.push_back((ours, theirs));
         }
         self.bell.ring();
     }
@@ -257,19 +275,24 @@ impl Ledger {
         self.members.lock().keys().copied().collect()
     }
 
-    /// Our epoch of the session that the member knows by `theirs`, if that is over; or `Err` with the highest epoch of
-    /// theirs that is.
-    pub(super) fn ended(&self, member: MemberId, theirs: Epoch) -> Result<Epoch, Epoch> {
+    /// What became of the session that the member knows by `theirs`. `present`: its epoch of the present one.
+    pub(super) fn past(&self, member: MemberId, theirs: Epoch, present: Option<Epoch>) -> Past {
+        let intakes = self.intakes(member);
         let mut highest = Epoch::UNKNOWN;
-        for intakes in self.intakes(member) {
-            for (our, their) in &intakes.inner.lock().ended {
+        // One that was ended from outside may not have said so yet, though the next has begun.
+        let mut said = true;
+        for (at, one) in intakes.iter().enumerate() {
+            let inner = one.inner.lock();
+            said &= inner.closed || at + 1 == intakes.len();
+            for (our, their) in &inner.ended {
                 if *their == theirs {
-                    return Ok(*our);
+                    return Past::Over(*our);
                 }
                 highest = highest.max(*their);
             }
         }
-        Err(highest)
+        let later = highest > theirs || (said && present.is_some_and(|present| present > theirs));
+        if later { Past::Forgotten } else { Past::NotOver }
     }
 }
 
@@ -323,13 +346,11 @@ mod tests {
         let one = ledger.open(member(1), |_| true);
         let slow = one.track(stream());
         slow.deliver(Epoch(1), 1);
-        one.session_over(Epoch(1), Some(Epoch(9)));
+        one.session_over(Epoch(1), Some(Epoch(9)), true);
         for _ in 0..3 * LEDGER_SESSIONS {
             ledger.open(member(1), |_| true);
         }
-        assert_eq!(ledger.ended(member(1), Epoch(9)), Ok(Epoch(1)));
-        assert_eq!(ledger.ended(member(1), Epoch(8)), Err(Epoch(9)));
-        assert_eq!(ledger.ended(member(2), Epoch(8)), Err(Epoch(0)));
+        assert_eq!(ledger.past(member(1), Epoch(9), None), Past::Over(Epoch(1)));
         assert_eq!(ledger.tracks(member(1)).len(), 1);
         assert!(ledger.intakes(member(1)).len() <= LEDGER_SESSIONS);
         slow.handle(1);
@@ -337,6 +358,23 @@ mod tests {
             ledger.open(member(1), |_| true);
         }
         assert!(ledger.tracks(member(1)).is_empty());
+    }
+
+    #[test]
+    fn a_session_is_over_when_it_said_so_or_a_later_one_is_here() {
+        let ledger = Ledger::default();
+        let past = |theirs, present: Option<u64>| ledger.past(member(1), Epoch(theirs), present.map(Epoch));
+        assert_eq!(past(5, None), Past::NotOver, "it may come");
+        let one = ledger.open(member(1), |_| true);
+        assert_eq!((past(5, Some(5)), past(6, Some(5))), (Past::NotOver, Past::NotOver));
+        assert_eq!(past(4, Some(5)), Past::Forgotten);
+        one.session_over(Epoch(2), Some(Epoch(5)), false);
+        assert_eq!((past(5, None), past(4, None)), (Past::Over(Epoch(2)), Past::Forgotten));
+        assert_eq!(past(6, None), Past::NotOver);
+        ledger.open(member(1), |_| true);
+        assert_eq!(past(7, Some(9)), Past::NotOver, "the one before has not said that it is over");
+        one.session_over(Epoch(3), Some(Epoch(7)), true);
+        assert_eq!((past(7, Some(9)), past(8, Some(9))), (Past::Over(Epoch(3)), Past::Forgotten));
     }
 
     #[test]

@@ -368,6 +368,20 @@ impl Session {
         self.outboxes.iter().map(|outbox| (outbox.stream, outbox.last())).collect()
     }
 
+    /// The number that the last record of each stream gets, or got, if all that waits is written in this session.
+    pub(crate) fn marks(&self) -> Vec<(StreamId, Seq)> {
+        let intake = self.intake.lock();
+        let mut marks: Vec<_> =
+            self.outboxes.iter().map(|outbox| (outbox.stream, outbox.last_queued())).collect();
+        for (stream, records) in intake.waiting_records() {
+            match marks.iter_mut().find(|(of, _)| *of == stream) {
+                Some((_, mark)) => mark.0 += records,
+                None => marks.push((stream, Seq(records))),
+            }
+        }
+        marks
+    }
+
     /// Whether everything up to a goodbye came.
     pub(crate) fn check_goodbye(&self, last: &[(StreamId, Seq)]) -> Result<(), ProtocolError> {
         for (stream, last) in last {

@@ -27,7 +27,12 @@ pub(super) enum Answer {
 /// A request handler whose types were erased.
 pub(super) trait Responder: Send + Sync {
     /// Decodes, handles, and encodes the reply. A panic anywhere in it unwinds out of the future.
-    fn answer(&self, from: MemberId, id: u64, body: Bytes) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>>;
+    fn answer(
+        &self,
+        from: MemberId,
+        id: u64,
+        body: Bytes,
+    ) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>>;
 }
 
 struct Typed<R, F> {
@@ -41,7 +46,12 @@ where
     F: Fn(MemberId, R) -> Fut + Send + Sync,
     Fut: Future<Output = Result<R::Reply, String>> + Send,
 {
-    fn answer(&self, from: MemberId, id: u64, body: Bytes) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+    fn answer(
+        &self,
+        from: MemberId,
+        id: u64,
+        body: Bytes,
+    ) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
         Box::pin(async move {
             let request = match postcard::from_bytes::<R>(&body) {
                 Ok(request) => request,
@@ -81,7 +91,8 @@ impl Future for Guarded<'_> {
         let polled = catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx)));
         polled.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+            let text =
+                text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
             tracing::error!(panic = text, "a request handler panicked");
             // What it said stays here: it may hold what is none of the requester's business.
             Poll::Ready(Answer::Failed(Code::Panicked, String::new()))

@@ -63,7 +63,11 @@ impl Pending {
                 Some(Err(lost)) => lost,
                 Some(Ok(())) | None => Lost::Indeterminate(cause),
             };
-            over.map(|(_, waiting)| { let lost = lost(&waiting); (waiting, lost) }).collect()
+            over.map(|(_, waiting)| {
+                let lost = lost(&waiting);
+                (waiting, lost)
+            })
+            .collect()
         };
         for (waiting, lost) in ended {
             let _gone = waiting.asker.send(Outcome::Lost(lost));
@@ -134,9 +138,8 @@ mod tests {
     fn the_number_that_waits_is_bounded() {
         let pending = Pending::default();
         let (_ticket, receipt) = Ticket::new();
-        let held: Vec<_> = (0..REQUESTS_PENDING_MAX as u64)
-            .map(|id| pending.begin(id, receipt.clone()).unwrap())
-            .collect();
+        let held: Vec<_> =
+            (0..REQUESTS_PENDING_MAX as u64).map(|id| pending.begin(id, receipt.clone()).unwrap()).collect();
         assert!(pending.begin(u64::MAX, receipt.clone()).is_none());
         assert!(pending.forget(0));
         assert!(pending.begin(u64::MAX, receipt).is_some());
