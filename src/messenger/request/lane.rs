@@ -209,8 +209,8 @@ mod tests {
     fn what_waits_is_bounded_and_its_room_comes_back_however_it_ends() {
         let most = 3 * (REQUEST_OVERHEAD_BYTES + 10);
         let lane = lane(most);
-        for round in 0..100 {
-            let id = |at| round * 10 + at;
+        for round in 0..100u64 {
+            let id = |at: u64| round * 10 + at;
             for at in 0..3 {
                 assert!(matches!(lane.put(id(at), 10, id(at)), Put::Waits(_)), "round {round}");
             }

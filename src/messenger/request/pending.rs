@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn the_end_of_a_session_ends_what_it_had_taken_and_nothing_else() {
         let pending = Pending::default();
-        let mut begin = |id| {
+        let begin = |id| {
             let (ticket, receipt) = Ticket::new();
             (ticket, pending.begin(id, receipt).unwrap())
         };
