@@ -270,35 +270,32 @@ async fn a_dropped_request_drops_its_handler_there_and_those_that_wait_are_not_b
     assert_eq!(client.request(&bulk, contact.id(), LONG).await, Ok(bulk), "the lane is free");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reply_that_comes_too_late_is_dropped_and_counted() {
     let server = server(Timeouts::default()).await;
-    let client = client(Timeouts::default()).await;
-    // Blocks its thread, so it cannot be stopped.
-    let gate = Arc::new(Semaphore::new(0));
-    let (entered, block) = (Arc::new(Semaphore::new(0)), Arc::clone(&gate));
-    let enter = Arc::clone(&entered);
-    answer_asks(&client);
+    let (open, gate) = std::sync::mpsc::sync_channel::<()>(10);
+    let (gate, lives) = (Mutex::new(gate), Lives::default());
+    let begin = lives.clone();
     server
         .add_request_handler(move |_, Ask(number)| {
-            let (enter, block) = (Arc::clone(&enter), Arc::clone(&block));
-            async move {
-                enter.add_permits(1);
-                // Shielded: what it began goes on though it is dropped.
-                let done = tokio::spawn(async move { block.acquire().await.unwrap().forget() });
-                done.await.unwrap();
-                Ok(Number(number + 1))
-            }
+            let _life = begin.begin();
+            // Holds its thread, so that it cannot be stopped.
+            gate.lock().recv().unwrap();
+            async move { Ok(Number(number + 1)) }
         })
         .unwrap();
+    let client = client(Timeouts::default()).await;
     let contact = contact(&client, &server).await;
-    let asked = tokio::time::timeout(ms(1), client.request(&Ask(1), contact.id(), LONG));
-    let _dropped = asked.await;
-    // Whether it was handled or called off, the next one gets its own reply and no other.
-    gate.add_permits(10);
-    assert_eq!(client.request(&Ask(10), contact.id(), LONG).await, Ok(Number(11)));
-    assert_eq!(client.request(&Ask(20), contact.id(), LONG).await, Ok(Number(21)));
-    assert!(server.stats().requests_called_off + client.stats().late_replies <= 1);
+    let (asker, id) = (client.clone(), contact.id());
+    let asked = tokio::spawn(async move { asker.request(&Ask(1), id, LONG).await });
+    eventually(LONG, || lives.counts().0 == 1).await;
+    asked.abort();
+    let _aborted = asked.await;
+    (0..3).for_each(|_| open.send(()).unwrap());
+    eventually(LONG, || client.stats().late_replies == 1).await;
+    assert_eq!(client.request(&Ask(10), id, LONG).await, Ok(Number(11)), "its own and no other");
+    assert_eq!(client.request(&Ask(20), id, LONG).await, Ok(Number(21)));
+    assert_eq!(client.stats().late_replies, 1);
 }
 
 #[tokio::test]
