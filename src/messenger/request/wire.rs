@@ -87,7 +87,8 @@ pub(super) enum MessageError {
 pub(super) fn begin_request(id: u64, depth: u8, of: Type, timeout: Duration) -> Vec<u8> {
     let mut out = head(REQUEST, depth, of, id);
     // Rounded up, so that the other side never gives up first.
-    let ms = timeout.as_millis().saturating_add(u128::from(timeout.subsec_nanos() % 1_000_000 != 0));
+    let ms =
+        timeout.as_millis().saturating_add(u128::from(!timeout.subsec_nanos().is_multiple_of(1_000_000)));
     out.extend_from_slice(&u32::try_from(ms).unwrap_or(u32::MAX).to_le_bytes());
     out
 }
