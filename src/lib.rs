@@ -92,9 +92,10 @@ mod wire;
 pub use config::{ConfigError, Limits, Timeouts};
 pub use member::{Endpoint, EndpointError, Member, MemberId, MemberIdError, View, ViewId, Views};
 pub use messenger::{
-    Books, Builder, ByteStream, ClassSender, Contact, ContactError, DatagramReport, EncodeError, Events,
-    HandlerError, Kind, Message, Messenger, OpenError, Outgoing, PeerStats, ProbeReport, Raw,
-    ReincarnateError, SendError, SendReport, StartError, Stats, StreamError, StreamStats, Unmatched,
+    Books, Builder, ByteStream, ClassSender, Contact, ContactError, DatagramReport, Digest, EncodeError,
+    Events, FlushReport, HandlerError, Kind, Message, Messenger, Missing, OpenError, Outgoing, PeerStats,
+    ProbeReport, Raw, ReincarnateError, Request, RequestError, SendError, SendReport, StartError, Stats,
+    StreamError, StreamStats, Unflushed, Unmatched,
 };
 pub use peer::{DatagramStats, Disconnect, PeerEvent, ViewChange, ViewError};
 pub use session::{Cause, Lost, Receipt};

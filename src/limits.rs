@@ -175,6 +175,30 @@ pub(crate) const BYTE_STREAM_BACKLOG: usize = 128;
 /// Bytes of one data record of a byte stream.
 pub(crate) const BYTES_RECORD_MAX: usize = 32 * KIB;
 
+// ---- requests ----
+
+/// Requests to one member that wait for their replies: some 4 MiB of bookkeeping.
+pub(crate) const REQUESTS_PENDING_MAX: usize = 16 * 1024;
+/// Requests of one sender and class that wait for their handlers; more are refused as busy. As many small ones fit as
+/// their sender may have under way.
+pub(crate) const REQUEST_BACKLOG_BYTES: usize = 4 * MIB;
+/// As above, of requests made inside request handlers, for each depth: each of them has somebody waiting, so they are few.
+pub(crate) const REQUEST_NESTED_BACKLOG_BYTES: usize = 512 * KIB;
+/// What a waiting request costs beside its bytes.
+pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 160;
+/// How deep request handlers may call request handlers. Each depth has a lane of its own, or two members that ask
+/// each other inside handlers would wait for each other.
+pub(crate) const REQUEST_DEPTH_MAX: u8 = 8;
+/// Refusals of requests that wait for room; beyond it their askers run into their timeout.
+pub(crate) const REQUEST_REFUSALS_MAX: usize = 4 * 1024;
+
+// ---- flush ----
+
+/// Sessions of one member that are over and still known by their epochs.
+pub(crate) const LEDGER_SESSIONS: usize = 8;
+/// Members of which it is known how far what they sent is handled; those that are gone and done go first.
+pub(crate) const LEDGER_MEMBERS_MAX: usize = 2 * LEASES_MAX;
+
 // ---- events ----
 
 /// Events waiting for a slow subscriber; beyond it those of a kind and peer coalesce, and then the oldest go and are
@@ -197,6 +221,7 @@ const _: () = assert!(DATAGRAM_QUEUE_BYTES <= WRITE_BYTES / 2, "batches get room
 const _: () = assert!(DATAGRAM_LANE_BYTES >= DATAGRAM_BYTES_MAX);
 const _: () = assert!(REASSEMBLY_BYTES >= MESSAGE_BYTES_MAX);
 const _: () = assert!(RESERVE_BYTES <= QUEUE_BYTES && QUEUE_BYTES <= PROCESS_BYTES);
+const _: () = assert!(REQUESTS_PENDING_MAX * (REQUEST_OVERHEAD_BYTES + 64) <= REQUEST_BACKLOG_BYTES);
 const _: () = assert!(PING.as_millis() * 3 <= LIVENESS.as_millis());
 const _: () =
     assert!(QUARANTINE_BYTES as u64 >= CREDIT_BYTES && QUARANTINE_BYTES <= QUARANTINE_PROCESS_BYTES);

@@ -47,7 +47,7 @@ use crate::link::LinkId;
 use crate::member::MemberId;
 use crate::peer::{
     ContactId, Counters, DatagramStats, Introduction, Peer, PeerConfig, PeerEvent, PeerOutput, Roster,
-    Standing, Surroundings,
+    SessionOver, Standing, Surroundings,
 };
 use crate::session::{Account, Accounts, Budget, Buffers, Cause, Delivery, Intake, QuarantineRoom};
 use crate::wire::first::Code;
@@ -66,7 +66,7 @@ pub(crate) trait Inbound: Send {
     fn datagram(&mut self, datagram: Datagram);
 
     /// The session ended; what was delivered before is still handled. `None`: no other follows.
-    fn session_over(&mut self, cause: Cause, next: Option<Epoch>);
+    fn session_over(&mut self, over: SessionOver, next: Option<Epoch>);
 
     /// The peer's task has done what there was to do: there may be room again.
     fn turn_over(&mut self);
@@ -272,7 +272,7 @@ impl Driver {
         peer.end(Cause::Closed);
         while let Some(output) = peer.poll_output() {
             match output {
-                PeerOutput::SessionOver { cause } => inbound.session_over(cause, None),
+                PeerOutput::SessionOver(over) => inbound.session_over(over, None),
                 PeerOutput::Event(event) => self.event(event),
                 PeerOutput::Deliver { .. }
                 | PeerOutput::Datagram(_)
@@ -456,15 +456,15 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// Before an application is set there is nobody.
-struct Nobody;
+/// Before an application is set, and when it is gone, there is nobody.
+pub(crate) struct Nobody;
 
 impl Inbound for Nobody {
     fn deliver(&mut self, _epoch: Epoch, _delivery: Delivery) {}
 
     fn datagram(&mut self, _datagram: Datagram) {}
 
-    fn session_over(&mut self, _cause: Cause, _next: Option<Epoch>) {}
+    fn session_over(&mut self, _over: SessionOver, _next: Option<Epoch>) {}
 
     fn turn_over(&mut self) {}
 }

@@ -297,10 +297,10 @@ impl PeerTask {
                 PeerOutput::Answered(answered) => self.answered = Some(answered),
                 PeerOutput::Reserve { epoch, stream, bytes } => self.reserve(epoch, stream, bytes),
                 PeerOutput::Close { link, farewell } => self.close(link, farewell, peer.is_removed()),
-                PeerOutput::SessionOver { cause } => {
+                PeerOutput::SessionOver(over) => {
                     self.reserving.clear();
                     let next = (!peer.has_ended()).then(|| peer.session().epoch());
-                    self.inbound.session_over(cause, next);
+                    self.inbound.session_over(over, next);
                 }
                 PeerOutput::Replaced { contacts, by } => self.driver.replaced(contacts, by),
                 PeerOutput::Event(event) => self.driver.event(event),

@@ -246,7 +246,7 @@ impl Run {
                 PeerOutput::Datagram(datagram) => self.datagrams.got(at, &datagram, self.honest),
                 PeerOutput::Answered(_)
                 | PeerOutput::Replaced { .. }
-                | PeerOutput::SessionOver { .. }
+                | PeerOutput::SessionOver(_)
                 | PeerOutput::Event(_) => {}
             }
         }

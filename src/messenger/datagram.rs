@@ -208,7 +208,7 @@ fn start(shared: &Arc<Shared>, handle: &Arc<PeerHandle>, lane: Arc<Lane>) {
     let (driver, lanes) = (Arc::clone(&shared.driver), shared.lanes.clone());
     driver.spawn(lanes.track_future(async move {
         let message = Arc::new(AtomicU64::new(1));
-        let running = dispatch::within_handler(from, &message, run(&shared, from, &lane, &message));
+        let running = dispatch::within(from, Arc::clone(&message), 0, run(&shared, from, &lane, &message));
         // A handler that hangs does not outlive the messenger.
         let _ended = shared.driver.stop.run_until_cancelled(running).await;
     }));

@@ -79,7 +79,7 @@ impl Books {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamStats {
-    /// The protocol: 0 is the application, 1 byte streams.
+    /// The protocol: 0 is the application, 1 byte streams, 6 requests, 7 replies.
     pub protocol: u16,
     /// The class.
     pub class: Class,
@@ -176,6 +176,10 @@ pub struct Stats {
     /// Records that had been accepted and whose handler was not done when the messenger closed. Their senders were told
     /// that they were acknowledged, and are never told that they were handled.
     pub dropped_at_close: u64,
+    /// Replies that nobody waited for any more: their request was called off, or its timeout was over.
+    pub late_replies: u64,
+    /// Requests that came here and were stopped, or not begun, because nobody waited for the reply any more.
+    pub requests_called_off: u64,
 }
 
 impl Stats {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Dialling, Peer, PeerEvent, PeerOutput, State};
+use super::{Dialling, Peer, PeerEvent, PeerOutput, SessionOver, State};
 use crate::session::{Cause, Transmit};
 use crate::wire::Frame;
 use crate::wire::first::Code;
@@ -47,7 +47,8 @@ impl Peer {
         self.datagrams.end();
         self.session.end(cause);
         self.with.counters.raise_epoch();
-        self.outputs.push_back(PeerOutput::SessionOver { cause });
+        let over = self.session_over(cause);
+        self.outputs.push_back(over);
         self.event(PeerEvent::Left { peer: self.id });
     }
 
@@ -55,9 +56,15 @@ impl Peer {
     pub(super) fn restart(&mut self) {
         self.close_all(None);
         self.with.counters.raise_epoch();
+        let over = self.session_over(Cause::SessionLost);
         self.session.restart(Cause::SessionLost, self.with.counters.epoch());
-        self.outputs.push_back(PeerOutput::SessionOver { cause: Cause::SessionLost });
+        self.outputs.push_back(over);
         self.event(PeerEvent::SessionLost { peer: self.id });
+    }
+
+    fn session_over(&self, cause: Cause) -> PeerOutput {
+        let (epoch, peer_epoch) = (self.session.epoch(), self.session.peer_epoch());
+        PeerOutput::SessionOver(SessionOver { cause, epoch, peer_epoch })
     }
 
     /// Rule 7: ending a session closes all its links and dials.

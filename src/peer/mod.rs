@@ -113,6 +113,16 @@ pub(crate) struct Surroundings {
     pub(crate) sent: Arc<SentNames>,
 }
 
+/// A session that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionOver {
+    pub(crate) cause: Cause,
+    /// Its epoch here.
+    pub(crate) epoch: Epoch,
+    /// Its epoch at the peer, if the two ever met.
+    pub(crate) peer_epoch: Option<Epoch>,
+}
+
 /// What a peer asks of its driver.
 #[derive(Debug)]
 pub(crate) enum PeerOutput {
@@ -126,8 +136,8 @@ pub(crate) enum PeerOutput {
     Reserve { epoch: Epoch, stream: StreamId, bytes: u64 },
     /// Write what was to be written and then this, if it can be done at once, and close. Also ends a dial.
     Close { link: LinkId, farewell: Option<Bytes> },
-    /// Byte streams of this session are no more.
-    SessionOver { cause: Cause },
+    /// Byte streams and requests of this session are no more.
+    SessionOver(SessionOver),
     /// These contacts were met by another member.
     Replaced { contacts: Vec<ContactId>, by: MemberId },
     /// For whoever listens.

@@ -225,6 +225,11 @@ impl Session {
         self.peer_message_bytes = most;
     }
 
+    /// The largest message that the peer takes, as it said.
+    pub(crate) const fn peer_message_bytes(&self) -> u64 {
+        self.peer_message_bytes
+    }
+
     /// Credit for streams that the hello does not list.
     pub(crate) const fn default_credit(&self) -> u64 {
         self.config.inbox.credit_bytes
@@ -458,6 +463,20 @@ impl Session {
     /// The last number given on each stream, for a goodbye.
     pub(crate) fn last_sent(&self) -> Vec<(StreamId, Seq)> {
         self.outboxes.iter().map(|outbox| (outbox.stream, outbox.last())).collect()
+    }
+
+    /// The number that the last record of each stream gets, or got, if all that waits is written in this session.
+    pub(crate) fn marks(&self) -> Vec<(StreamId, Seq)> {
+        let intake = self.intake.lock();
+        let mut marks: Vec<_> =
+            self.outboxes.iter().map(|outbox| (outbox.stream, outbox.last_queued())).collect();
+        for (stream, records) in intake.waiting_records() {
+            match marks.iter_mut().find(|(of, _)| *of == stream) {
+                Some((_, mark)) => mark.0 += records,
+                None => marks.push((stream, Seq(records))),
+            }
+        }
+        marks
     }
 
     /// Whether everything up to a goodbye came.

@@ -136,7 +136,7 @@ impl Inbound for Handler {
 
     fn datagram(&mut self, _datagram: crate::wire::frame::Datagram) {}
 
-    fn session_over(&mut self, _cause: Cause, _next: Option<Epoch>) {}
+    fn session_over(&mut self, _over: crate::peer::SessionOver, _next: Option<Epoch>) {}
 
     fn turn_over(&mut self) {}
 }

@@ -104,7 +104,7 @@ impl Pair {
                 }
                 self.close(conn, side);
             }
-            PeerOutput::SessionOver { cause } => self.sides[side].overs.push(cause),
+            PeerOutput::SessionOver(over) => self.sides[side].overs.push(over.cause),
             PeerOutput::Replaced { contacts, by } => self.sides[side].replaced.push((contacts, by)),
             PeerOutput::Event(event) => self.sides[side].events.push(event),
         }
