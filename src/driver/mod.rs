@@ -239,7 +239,7 @@ impl Driver {
         let intake = Arc::new(Mutex::new(Intake::new(account, Arc::clone(&self.buffers))));
         let types = self.types.load_full();
         let peer = Peer::new(self.surroundings(), id, Arc::clone(&intake), types, clock::seed())
-            .with_place(registry.roster.place(id));
+            .with_seat(registry.roster.seat(id));
         let handle = Arc::new(PeerHandle::new(id, intake, peer));
         self.update(|peers| peers.insert(id, Arc::clone(&handle)));
         let inbound = match self.application.get() {
@@ -309,7 +309,7 @@ impl Driver {
     fn incoming(self: &Arc<Self>, incoming: Incoming) -> Result<(), (BoxConn, Box<Reject>)> {
         let mut registry = self.registry.lock();
         let id = incoming.hello.from.id;
-        if registry.roster.place(id).judge(incoming.hello.from.joined) == Standing::Removed
+        if registry.roster.seat(id).judge(incoming.hello.from.joined) == Standing::Removed
             && self.peer(id).is_none()
         {
             let text = "a view has removed you; who comes back needs a new id";

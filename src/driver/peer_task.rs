@@ -119,8 +119,8 @@ impl PeerTask {
     /// What handlers are done with, and connections that came in.
     fn take_notes(&mut self, now: Instant, peer: &mut Peer) -> bool {
         let mut busy = false;
-        if let Some((me, place)) = self.handle.take_view() {
-            peer.handle_view(now, me, place);
+        if let Some((me, seat)) = self.handle.take_view() {
+            peer.handle_view(now, me, seat);
             busy = true;
         }
         for handled in self.handle.take_handled() {

@@ -35,7 +35,7 @@ pub(crate) use lobby::{Lobby, Ticket as LobbyTicket};
 pub(crate) use names::SentNames;
 pub(crate) use probe::Answered;
 pub(crate) use reason::ContactId;
-pub(crate) use roster::{Gone, Place, Roster, Standing};
+pub(crate) use roster::{Gone, Roster, Seat, Standing};
 pub use roster::{ViewChange, ViewError};
 
 use std::collections::VecDeque;
@@ -197,7 +197,7 @@ pub(crate) struct Peer {
     dialling: Dialling,
     reasons: Reasons,
     /// What the view says of this peer.
-    place: Place,
+    seat: Seat,
     /// The view in which it joined, by its own word.
     joined: Option<ViewId>,
     gone: Option<Gone>,
@@ -238,7 +238,7 @@ impl Peer {
             live: None,
             dialling: Dialling::Idle,
             reasons: Reasons::default(),
-            place: Place::default(),
+            seat: Seat::default(),
             joined: None,
             gone: None,
             removed: false,

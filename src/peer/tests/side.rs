@@ -161,7 +161,7 @@ impl Side {
         self.rooms.entry(of).or_insert_with(|| {
             *seed += 1;
             let peer = Peer::new(with.clone(), of, intake(), Arc::clone(types), *seed);
-            let peer = peer.with_place(roster.place(of));
+            let peer = peer.with_seat(roster.seat(of));
             Room { peer, held: VecDeque::new(), asked: VecDeque::new() }
         })
     }
@@ -176,7 +176,7 @@ impl Side {
         me.view = Some(id);
         self.with.me = Arc::new(me);
         for (of, room) in &mut self.rooms {
-            room.peer.handle_view(now, Arc::clone(&self.with.me), self.roster.place(*of));
+            room.peer.handle_view(now, Arc::clone(&self.with.me), self.roster.seat(*of));
         }
         Ok(change)
     }
