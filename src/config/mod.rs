@@ -1,5 +1,8 @@
 //! Configuration: what a user writes, and what it becomes once it was checked. Parsed once, at the start.
 
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,6 +11,7 @@ use crate::link::LinkConfig;
 use crate::member::{Endpoint, EndpointError};
 use crate::peer::{BackoffConfig, PeerConfig};
 use crate::session::{BudgetLimits, InboxLimits, SessionConfig};
+use crate::wire::BodyCheck;
 
 /// Times. All may be changed; they are checked against each other at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,8 @@ pub(crate) struct Raw {
     pub(crate) network: Option<String>,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<tls::Tls>,
 }
 
 /// What is wrong with a configuration. Nothing was started.
@@ -120,6 +126,10 @@ pub enum ConfigError {
         /// The bound.
         most: usize,
     },
+    /// Certificates or keys that cannot be used.
+    #[cfg(feature = "tls")]
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
     /// Two settings that contradict each other.
     #[error("{what}: {why}")]
     Contradiction {
@@ -213,6 +223,7 @@ impl TryFrom<Raw> for Settings {
                 connect: times.connect,
                 hello: times.hello,
                 lease: times.resume_lease,
+                body_check: BodyCheck::Crc,
             },
             budget: BudgetLimits {
                 process_bytes: bounds.process_bytes,

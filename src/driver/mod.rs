@@ -7,12 +7,15 @@ mod acceptor;
 pub(crate) mod clock;
 mod contacts;
 mod doorbell;
+pub(crate) mod guard;
 mod handle;
 mod loopback;
 pub(crate) mod net;
 mod opening;
 mod peer_task;
 mod search;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 mod wire_io;
 
 pub(crate) use handle::{Incoming, PeerHandle};
@@ -32,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use contacts::Held;
+use guard::Guard;
 use net::BoxConn;
 use peer_task::PeerTask;
 
@@ -81,6 +85,8 @@ type Peers = HashMap<MemberId, Arc<PeerHandle>, foldhash::fast::RandomState>;
 pub(crate) struct Driver {
     pub(crate) surroundings: Surroundings,
     pub(crate) net: Arc<dyn Net>,
+    /// TLS, if this process speaks it.
+    guard: Option<Arc<dyn Guard>>,
     pub(crate) contact_give_up: Duration,
     /// Memory for messages larger than the credit; permits of 1 KiB.
     pub(crate) reassembly: Arc<Semaphore>,
@@ -110,7 +116,12 @@ struct Registry {
 
 impl Driver {
     /// Must be called in a tokio runtime; all tasks run there.
-    pub(crate) fn new(settings: &Settings, introduction: Introduction, net: Arc<dyn Net>) -> Arc<Self> {
+    pub(crate) fn new(
+        settings: &Settings,
+        introduction: Introduction,
+        net: Arc<dyn Net>,
+        guard: Option<Arc<dyn Guard>>,
+    ) -> Arc<Self> {
         let kib = Self::reassembly_permits(settings.reassembly_bytes as u64) as usize;
         Arc::new(Self {
             surroundings: Surroundings {
@@ -119,6 +130,7 @@ impl Driver {
                 counters: Arc::new(Counters::new()),
             },
             net,
+            guard,
             contact_give_up: settings.contact_give_up,
             reassembly: Arc::new(Semaphore::new(kib)),
             stop: CancellationToken::new(),

@@ -12,11 +12,31 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::limits::NOTSENT_BYTES;
 use crate::member::Endpoint;
+use crate::peer::Identity;
 
 /// A connection: bytes both ways.
-pub(crate) trait Conn: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Conn: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Ends it at once: a reset, and nothing that was written waits in the kernel any more (`SO_LINGER` 0).
+    #[allow(dead_code, reason = "the seam for removal by a view")]
+    fn abort(self: Box<Self>);
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Conn for T {}
+    /// What the other side's certificate proved; `None`: it showed none, because this is no TLS.
+    fn identity(&self) -> Option<Arc<dyn Identity>> {
+        None
+    }
+
+    /// Bytes that have left buffers of its own so far. A connection without such buffers has nothing to say.
+    fn passed_on(&self) -> u64 {
+        0
+    }
+}
+
+impl Conn for TcpStream {
+    fn abort(self: Box<Self>) {
+        // If it cannot be set, the kernel says what is left; it is closed all the same.
+        let _in_order_without = SockRef::from(&*self).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
 
 /// A connection, whatever it is made of. The indirection costs one call per system call.
 pub(crate) type BoxConn = Box<dyn Conn>;

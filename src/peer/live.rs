@@ -8,7 +8,6 @@ use crate::limits::ERRORS_UNTIL_STUCK;
 use crate::link::{LinkEnd, LinkId};
 use crate::session::{Cause, Handled, PeerTypes, ProtocolError, Reservation};
 use crate::wire::first::Code;
-use crate::wire::frame::encode_control;
 use crate::wire::{Epoch, Frame, StreamId, TypeEntry};
 
 impl Peer {
@@ -72,7 +71,7 @@ impl Peer {
             Frame::Goodbye { last, confirmed: false } => {
                 self.session.check_goodbye(&last)?;
                 let confirmed = Frame::Goodbye { last: Vec::new(), confirmed: true };
-                self.finish(Cause::Departed, Some(encode_control(&confirmed)));
+                self.finish(Cause::Departed, Some(self.encode(&confirmed)));
                 Ok(())
             }
             Frame::Goodbye { confirmed: true, .. } => {
@@ -113,7 +112,7 @@ impl Peer {
     pub(crate) fn set_types(&mut self, types: Arc<Vec<TypeEntry>>) {
         self.types = types;
         if self.live.is_some() {
-            self.control.push_back(encode_control(&Frame::Types(self.types.to_vec())));
+            self.control.push_back(self.encode(&Frame::Types(self.types.to_vec())));
         }
     }
 
@@ -159,7 +158,7 @@ impl Peer {
     pub(super) fn close_live(&mut self, now: Instant, end: LinkEnd, code: Option<Code>) {
         let Some(live) = self.live.take() else { return };
         let text = if let LinkEnd::Protocol(error) = &end { error.to_string() } else { String::new() };
-        let farewell = code.map(|code| encode_control(&Frame::Close { code, text }));
+        let farewell = code.map(|code| self.encode(&Frame::Close { code, text }));
         self.outputs.push_back(PeerOutput::Close { link: live.link.id(), farewell });
         self.session.handle_link_down();
         self.control.clear();

@@ -10,6 +10,7 @@ mod dialling;
 mod ending;
 mod event;
 mod handshake;
+mod identity;
 mod live;
 mod lobby;
 mod reason;
@@ -20,8 +21,9 @@ pub(crate) use backoff::{Backoff, BackoffConfig};
 pub(crate) use contact::{Finding, Search};
 pub use event::{Disconnect, PeerEvent};
 pub(crate) use handshake::{Introduction, Rank};
+pub(crate) use identity::Identity;
 pub(crate) use lobby::{Lobby, Ticket as LobbyTicket};
-pub(crate) use reason::ContactId;
+pub(crate) use reason::{ContactId, Place};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,9 +35,9 @@ use bytes::Bytes;
 use reason::Reasons;
 
 use crate::link::{Link, LinkConfig, LinkId};
-use crate::member::{Endpoint, MemberId};
+use crate::member::MemberId;
 use crate::session::{Cause, Delivery, Session, SessionConfig, SessionEvent, SharedIntake, Transmit};
-use crate::wire::{Epoch, StreamId, TypeEntry};
+use crate::wire::{BodyCheck, Epoch, Frame, StreamId, TypeEntry, frame};
 
 /// Numbers that a process hands out and never twice.
 #[derive(Debug)]
@@ -76,6 +78,8 @@ pub(crate) struct PeerConfig {
     pub(crate) hello: Duration,
     /// How long a session is kept for a peer that dialled and is gone.
     pub(crate) lease: Duration,
+    /// What frames carry behind their bodies: nothing under TLS. Of the whole process.
+    pub(crate) body_check: BodyCheck,
 }
 
 /// What a peer shares with the process it is in.
@@ -107,14 +111,14 @@ pub(crate) enum PeerOutput {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DialRequest {
     pub(crate) link: LinkId,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) place: Place,
 }
 
 #[derive(Debug)]
 struct Dial {
     link: LinkId,
     rank: Rank,
-    endpoint: Endpoint,
+    place: Place,
     deadline: Instant,
     /// Its hello was given to be written. Before that the other side cannot have adopted it, so it outranks nothing.
     greeted: bool,
@@ -166,6 +170,8 @@ pub(crate) struct Peer {
     errors_in_row: u32,
     /// Links adopted so far.
     links: u64,
+    /// The name that the peer gave at its first link, and that its certificate covered if this is TLS. One run has one name.
+    name: Option<String>,
 }
 
 impl Peer {
@@ -193,14 +199,15 @@ impl Peer {
             outputs: VecDeque::new(),
             errors_in_row: 0,
             links: 0,
+            name: None,
         }
     }
 
     // ---- reasons ----
 
-    /// A handle wants this peer; it is dialled at `endpoint`.
-    pub(crate) fn add_contact(&mut self, now: Instant, contact: ContactId, endpoint: Endpoint) {
-        self.reasons.add_contact(contact, endpoint);
+    /// A handle wants this peer; it is dialled at `place`.
+    pub(crate) fn add_contact(&mut self, now: Instant, contact: ContactId, place: impl Into<Place>) {
+        self.reasons.add_contact(contact, place.into());
         if matches!(self.dialling, Dialling::Idle) {
             self.dialling = Dialling::Waiting(now);
         }
@@ -287,6 +294,11 @@ impl Peer {
         let live = self.live.as_ref().map(|live| live.link.poll_timeout());
         let lease = if self.live.is_none() { self.reasons.lease() } else { None };
         [dialling, live, lease, self.session.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// The bytes of a frame as the links of this process carry them.
+    fn encode(&self, frame: &Frame) -> Bytes {
+        frame::encode(frame, self.with.config.body_check)
     }
 
     fn event(&mut self, event: PeerEvent) {

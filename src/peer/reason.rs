@@ -1,5 +1,6 @@
 //! Why a session is kept, and where its peer can be dialled.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::member::Endpoint;
@@ -8,11 +9,25 @@ use crate::member::Endpoint;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ContactId(pub(crate) u64);
 
+/// Where to dial, and for whose certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) endpoint: Endpoint,
+    /// The name that the certificate there must cover; `None`: the host of the endpoint. Without TLS it says nothing.
+    pub(crate) name: Option<Arc<str>>,
+}
+
+impl From<Endpoint> for Place {
+    fn from(endpoint: Endpoint) -> Self {
+        Self { endpoint, name: None }
+    }
+}
+
 /// A session lives while a reason holds it. (A view is another; it comes with views.)
 #[derive(Debug, Default)]
 pub(crate) struct Reasons {
     /// Handles, with the address each was given: dialled as given, not as advertised.
-    contacts: Vec<(ContactId, Endpoint)>,
+    contacts: Vec<(ContactId, Place)>,
     /// The peer dialled: it has a reason of its own, and this side keeps the session while a link is up and for a
     /// lease after.
     peer_dialled: bool,
@@ -24,8 +39,8 @@ pub(crate) struct Reasons {
 }
 
 impl Reasons {
-    pub(crate) fn add_contact(&mut self, contact: ContactId, endpoint: Endpoint) {
-        self.contacts.push((contact, endpoint));
+    pub(crate) fn add_contact(&mut self, contact: ContactId, place: Place) {
+        self.contacts.push((contact, place));
     }
 
     pub(crate) fn remove_contact(&mut self, contact: ContactId) {
@@ -38,8 +53,8 @@ impl Reasons {
     }
 
     /// Contacts at an address where somebody else was found.
-    pub(crate) fn remove_contacts_at(&mut self, endpoint: &Endpoint) -> Vec<ContactId> {
-        let gone = self.contacts.extract_if(.., |(_, at)| at == endpoint);
+    pub(crate) fn remove_contacts_at(&mut self, place: &Place) -> Vec<ContactId> {
+        let gone = self.contacts.extract_if(.., |(_, at)| at == place);
         gone.map(|(contact, _)| contact).collect()
     }
 
@@ -79,9 +94,9 @@ impl Reasons {
     }
 
     /// Where to dial next; several addresses take turns.
-    pub(crate) fn next_endpoint(&mut self) -> Option<Endpoint> {
+    pub(crate) fn next_place(&mut self) -> Option<Place> {
         let at = self.turn.checked_rem(self.contacts.len())?;
         self.turn = self.turn.wrapping_add(1);
-        self.contacts.get(at).map(|(_, endpoint)| endpoint.clone())
+        self.contacts.get(at).map(|(_, place)| place.clone())
     }
 }

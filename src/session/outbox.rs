@@ -186,7 +186,7 @@ impl Outbox {
         if let Some(rest) = rest {
             self.queue.push_front(rest);
         }
-        let sent = fits?.stamp(self.stream, self.next, &mut self.unacked);
+        let sent = fits?.stamp(self.stream, self.next, out.check(), &mut self.unacked);
         sent.parts.iter().for_each(|part| out.push(part.clone()));
         self.next = sent.last().next();
         self.offset += sent.record_bytes;

@@ -116,11 +116,13 @@ pub(crate) enum Code {
     Corrupt,
     Closing,
     Superseded,
+    /// The certificate does not fit the name, or there is none.
+    Identity,
     /// One that a later version added; it refuses, whatever it means.
     Other(u16),
 }
 
-const CODES: [(Code, u16); 14] = [
+const CODES: [(Code, u16); 15] = [
     (Code::VersionMismatch, 1),
     (Code::EnvironmentMismatch, 2),
     (Code::NetworkMismatch, 3),
@@ -135,6 +137,7 @@ const CODES: [(Code, u16); 14] = [
     (Code::Corrupt, 12),
     (Code::Closing, 13),
     (Code::Superseded, 14),
+    (Code::Identity, 15),
 ];
 
 impl Code {
@@ -143,6 +146,12 @@ impl Code {
             Self::Other(raw) => raw,
             known => CODES.iter().find(|(code, _)| *code == known).map_or(u16::MAX, |(_, raw)| *raw),
         }
+    }
+
+    /// Whether waiting does not mend it: somebody's configuration is wrong.
+    pub(crate) const fn is_for_good(self) -> bool {
+        use Code::{EnvironmentMismatch, Identity, NetworkMismatch, VersionMismatch};
+        matches!(self, VersionMismatch | EnvironmentMismatch | NetworkMismatch | Identity)
     }
 
     pub(crate) fn from_wire(raw: u16) -> Self {

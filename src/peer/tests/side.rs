@@ -33,6 +33,7 @@ pub(super) const fn config(credit_bytes: u64) -> PeerConfig {
         connect: limits::CONNECT,
         hello: limits::HELLO,
         lease: limits::RESUME_LEASE,
+        body_check: crate::wire::BodyCheck::Crc,
     }
 }
 
