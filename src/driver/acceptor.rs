@@ -101,9 +101,10 @@ async fn greet(driver: &Arc<Driver>, conn: BoxConn, from: SocketAddr) {
             let reject = driver.surroundings.me.reject_version(found);
             return opening::refuse(conn, reject).await;
         }
-        Ok(Err(OpeningError::Decode(error))) if error.is_tls() => {
+        Ok(Err(error @ OpeningError::WantsTls)) => {
             driver.count_refusal(&format_args!("{from}: {error}"));
-            // No TLS answer either, and by that its client knows.
+            tracing::warn!(%from, "refused: {error}");
+            // This is no TLS, and by that its dialler knows.
             let reject = driver.surroundings.me.reject(Code::Identity, "this process speaks without TLS");
             return opening::refuse(conn, Box::new(reject)).await;
         }

@@ -29,6 +29,7 @@ pub(crate) trait Guard: Send + Sync + 'static {
 }
 
 /// A connection that came in.
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without TLS there is no guard"))]
 pub(crate) enum Accepted {
     Secured(BoxConn),
     /// It begins like karere without TLS; nothing of it is taken yet.

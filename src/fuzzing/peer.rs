@@ -71,7 +71,7 @@ impl Node {
             connect: limits::CONNECT,
             hello: limits::HELLO,
             lease: limits::RESUME_LEASE,
-            body_check: BodyCheck::Crc,
+            body_check: crate::wire::BodyCheck::Crc,
         };
         let me = Arc::new(Introduction { member, ..Introduction::default() });
         let with = Surroundings { config, me, counters: Arc::new(Counters::new()) };

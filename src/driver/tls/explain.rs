@@ -78,6 +78,9 @@ fn certificate(error: &CertificateError, whose: &str) -> String {
                 "{whose} is by an authority that is not trusted here: both sides need the other's authority"
             )
         }
+        CertificateError::BadSignature => format!(
+            "{whose} is not signed by the authority that is trusted here: by another one of the same name?"
+        ),
         CertificateError::ExpiredContext { time, not_after } => {
             let ago = span(time.as_secs().saturating_sub(not_after.as_secs()));
             format!("{whose} expired {ago} ago: it must be renewed")
@@ -97,6 +100,9 @@ fn certificate(error: &CertificateError, whose: &str) -> String {
 fn verdict(alert: AlertDescription) -> Option<&'static str> {
     match alert {
         AlertDescription::UnknownCA => Some("it does not trust the authority of our certificate"),
+        AlertDescription::DecryptError => {
+            Some("our certificate is not signed by the authority it trusts: by another one of the same name?")
+        }
         AlertDescription::CertificateRequired => Some("it requires a certificate, and none was shown"),
         AlertDescription::CertificateExpired => Some("our certificate has expired, or is not valid yet"),
         AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {

@@ -7,6 +7,7 @@ mod errors;
 mod handshake;
 mod leave;
 mod links;
+mod names;
 mod net;
 mod pair;
 mod random;
@@ -17,6 +18,7 @@ mod solo;
 /// What the tests need beyond the room's own imports.
 mod prelude {
     pub(super) use crate::link::LinkEnd;
+    pub(super) use crate::member::Endpoint;
     pub(super) use crate::session::{Handled, Reservation};
     pub(super) use crate::wire::first::Code;
     pub(super) use crate::wire::{FirstBytes, Frame, Hello, Reject};
