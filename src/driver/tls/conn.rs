@@ -17,14 +17,14 @@ use crate::peer::Identity;
 /// See the module's text. The other side's certificate was verified up to an authority.
 pub(super) struct TlsConn {
     stream: TlsStream<Carrier>,
-    identity: Option<Arc<Certificate>>,
+    identity: Arc<Certificate>,
 }
 
 impl TlsConn {
-    pub(super) fn new(stream: TlsStream<Carrier>) -> Self {
-        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let identity = shown.map(|shown| Arc::new(Certificate::new(shown.clone().into_owned())));
-        Self { stream, identity }
+    /// `None`: no certificate was shown. The handshake has required one, so this is only to be sure.
+    pub(super) fn new(stream: TlsStream<Carrier>) -> Option<Self> {
+        let shown = stream.get_ref().1.peer_certificates()?.first()?.clone().into_owned();
+        Some(Self { stream, identity: Arc::new(Certificate::new(shown)) })
     }
 
     /// Whether both sides mean karere by it.
@@ -43,7 +43,7 @@ impl Conn for TlsConn {
     }
 
     fn identity(&self) -> Option<Arc<dyn Identity>> {
-        self.identity.clone().map(|identity| identity as Arc<dyn Identity>)
+        Some(Arc::clone(&self.identity) as Arc<dyn Identity>)
     }
 
     fn passed_on(&self) -> u64 {

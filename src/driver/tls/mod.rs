@@ -40,7 +40,7 @@ impl Guard for TlsGuard {
             let connect = TlsConnector::from(client).connect(name, Carrier::new(conn));
             match connect.into_fallible().await {
                 Ok(stream) => {
-                    let conn = TlsConn::new(stream.into());
+                    let Some(conn) = TlsConn::new(stream.into()) else { return Err(anonymous()) };
                     if conn.is_karere() {
                         return Ok(Box::new(conn) as BoxConn);
                     }
@@ -66,7 +66,7 @@ impl Guard for TlsGuard {
             }
             match TlsAcceptor::from(server).accept(carrier).into_fallible().await {
                 Ok(stream) => {
-                    let conn = TlsConn::new(stream.into());
+                    let Some(conn) = TlsConn::new(stream.into()) else { return Err(anonymous()) };
                     if conn.is_karere() {
                         return Ok(Accepted::Secured(Box::new(conn)));
                     }
@@ -85,6 +85,10 @@ impl Guard for TlsGuard {
     fn rotate(&self, settings: Tls) {
         self.settings.store(Arc::new(settings));
     }
+}
+
+fn anonymous() -> Failure {
+    Failure { why: DialError::Passing("no certificate was shown".to_owned()), conn: None }
 }
 
 /// Whose certificate it must be: the name that was given with the place, else its host as written.
