@@ -1,6 +1,7 @@
 //! `karere certs`, and `listen` and `send` with what it makes, as real processes.
 #![cfg(feature = "cli")]
 
+#[allow(dead_code, reason = "shared with others, which use more of it")]
 mod support;
 
 use std::fs;
