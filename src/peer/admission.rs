@@ -9,7 +9,6 @@ use crate::link::LinkEnd;
 use crate::member::{MemberId, ViewId, Views};
 use crate::session::{Cause, Gate, ProtocolError};
 use crate::wire::first::Code;
-use crate::wire::frame::encode_control;
 use crate::wire::{Frame, TypeEntry};
 
 impl Peer {
@@ -76,7 +75,7 @@ impl Peer {
     /// Tells the peer in which view this member joined. It goes before any batch.
     pub(super) fn say_joined(&mut self) {
         if let Some(joined) = self.with.me.member.joined {
-            self.control.push_back(encode_control(&Frame::Joined(joined)));
+            self.control.push_back(self.encode(&Frame::Joined(joined)));
         }
     }
 
@@ -88,7 +87,7 @@ impl Peer {
             Some(view) => format!("not in view {view}"),
             None => String::new(),
         };
-        let removed = encode_control(&Frame::Close { code: Code::Removed, text });
+        let removed = self.encode(&Frame::Close { code: Code::Removed, text });
         self.finish(Cause::Departed, Some(removed));
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::reason::Place;
 use crate::limits::GONE_MAX;
 use crate::member::{Endpoint, Member, MemberId, View, ViewId, Views};
 
@@ -75,7 +76,7 @@ pub(crate) struct Seat {
     pub(crate) views: Views,
     pub(crate) view: Option<ViewId>,
     /// It is in the view, and advertises these endpoints there.
-    pub(crate) member: Option<Arc<[Endpoint]>>,
+    pub(crate) member: Option<Arc<[Place]>>,
     /// A view has removed it, or one of the two has left the other for good.
     pub(crate) gone: bool,
 }
@@ -209,7 +210,7 @@ impl Roster {
         Seat {
             views: self.views,
             view: self.view.as_ref().map(|view| view.id()),
-            member: self.member(id).filter(|_| !gone).map(|member| member.endpoints.clone().into()),
+            member: self.member(id).filter(|_| !gone).map(places),
             gone,
         }
     }
@@ -220,6 +221,12 @@ impl Roster {
         let old = newcomer.endpoints.iter().find_map(at).copied()?;
         (self.replaced.insert(old, newcomer.id) != Some(newcomer.id)).then_some(old)
     }
+}
+
+/// Where a member is dialled, and under which name its certificate is expected.
+fn places(member: &Member) -> Arc<[Place]> {
+    let name: Option<Arc<str>> = (!member.name.is_empty()).then(|| member.name.as_str().into());
+    member.endpoints.iter().map(|endpoint| Place { endpoint: endpoint.clone(), name: name.clone() }).collect()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const MEMBERS: StreamId = StreamId::new(Protocol::APPLICATION, Class::Normal, fa
 const SECOND: Duration = Duration::from_secs(1);
 
 fn outbound(stream: StreamId, tag: u32, bytes: usize, expires: Option<Instant>) -> Outbound {
-    let frame = encode_datagram(stream, tag, 1, &vec![tag as u8; bytes]);
+    let frame = encode_datagram(stream, tag, 1, &vec![tag as u8; bytes], BodyCheck::Crc);
     Outbound { frame, stream, hash: tag, version: 1, body_bytes: bytes, expires }
 }
 

@@ -239,7 +239,11 @@ fn a_reason_that_was_gone_begins_anew() {
     solo.peer.remove_contact(ContactId(1));
     assert!(!solo.peer.is_over());
     solo.now += SECOND * 20;
-    solo.peer.add_contact(solo.now, ContactId(2), "10.0.0.1:7400".parse().unwrap());
+    solo.peer.add_contact(
+        solo.now,
+        ContactId(2),
+        "10.0.0.1:7400".parse::<crate::member::Endpoint>().unwrap(),
+    );
     let again = solo.now;
     let mut failing = None;
     while !solo.events().iter().any(is_health) {
@@ -405,7 +409,7 @@ fn a_replacement_is_told_once_for_each_new_member() {
         solo.peer.add_contact(
             solo.now,
             ContactId(contact),
-            format!("10.0.0.{contact}:7400").parse().unwrap(),
+            format!("10.0.0.{contact}:7400").parse::<crate::member::Endpoint>().unwrap(),
         );
     }
     let old = solo.peer.id();

@@ -197,11 +197,11 @@ fn the_hello_says_whether_the_link_is_to_be_kept() {
 #[test]
 fn addresses_given_come_first_and_all_take_turns() {
     let mut reasons = Reasons::default();
-    assert_eq!(reasons.next_endpoint(), None);
-    reasons.set_view(Some(vec![endpoint(3), endpoint(4)].into()));
-    reasons.add_contact(ContactId(1), endpoint(1));
-    reasons.add_contact(ContactId(2), endpoint(2));
-    let dialled: Vec<_> = (0..6).map_while(|_| reasons.next_endpoint()).collect();
+    assert_eq!(reasons.next_place().map(|place| place.endpoint), None);
+    reasons.set_view(Some([3, 4].map(|at| endpoint(at).into()).into()));
+    reasons.add_contact(ContactId(1), endpoint(1).into());
+    reasons.add_contact(ContactId(2), endpoint(2).into());
+    let dialled: Vec<_> = (0..6).map_while(|_| reasons.next_place().map(|place| place.endpoint)).collect();
     assert_eq!(dialled, [1, 2, 3, 4, 1, 2].map(endpoint));
     reasons.remove_contact(ContactId(1));
     reasons.remove_contact(ContactId(2));

@@ -42,6 +42,7 @@ pub(super) const fn config(credit_bytes: u64) -> PeerConfig {
         hello: limits::HELLO,
         lease: limits::RESUME_LEASE,
         idle: limits::IDLE,
+        body_check: crate::wire::BodyCheck::Crc,
     }
 }
 
