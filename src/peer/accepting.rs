@@ -97,7 +97,6 @@ impl Peer {
         rank: Rank,
         hello: &Hello,
     ) -> Result<(), ProtocolError> {
-        self.session.check_resume(&hello.streams)?;
         self.close_live(now, LinkEnd::Superseded, Some(Code::Superseded));
         if let Dialling::Pending(dial) = std::mem::replace(&mut self.dialling, Dialling::Idle) {
             self.outputs.push_back(PeerOutput::Close { link: dial.link, farewell: None });

@@ -118,7 +118,7 @@ fn a_link_on_which_something_is_under_way_is_not_idle() {
     let mut pair = members();
     pair.sides[B].slow = true;
     let tag = pair.send(A, 10);
-    pair.run(IDLE * 3);
+    pair.run(IDLE * 5 / 2);
     let now = pair.now;
     assert!(is_linked(&pair) && !pair.peer(A).close_idle(now) && !pair.peer(B).close_idle(now));
     assert_eq!(pair.end_of(tag), Some(Ok(())), "acknowledged, and its handler is not done");
