@@ -274,6 +274,10 @@ fn a_peer_that_hears_nothing_says_so_before_it_closes_the_link() {
     let silence = PeerEvent::Disconnected { peer: pair.id(A), reason: Disconnect::Silence };
     let ends = pair.run_until(LIVENESS, "it closes", |pair| pair.sides[B].events.contains(&silence));
     assert_eq!(ends + pair.net.delays[B], LIVENESS - unheard);
+    pair.net.doors[B] = Door::Shut;
+    pair.run(SECOND);
+    assert_eq!(told(&pair, A), vec![event.clone()], "no link is no recovery");
+    pair.net.doors[B] = Door::Open;
     pair.run(SECOND * 30);
     assert_eq!((told(&pair, A), told(&pair, B)), (vec![event, recovered(&pair)], vec![]), "each once");
     assert_eq!(pair.conns.len(), 2);
