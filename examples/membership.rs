@@ -136,9 +136,10 @@ impl Node {
             return now > *since + LEAVE;
         }
         let Some(view) = self.core.view().filter(|_| !self.paused) else { return false };
-        for to in view.others(self.core.me()) {
+        let me = self.core.me();
+        for to in view.others(me) {
             let send = |number: &Numbered| self.messenger.send_with_receipt(number, to).ok();
-            self.sent.send(to, self.options.count(tick), send);
+            self.sent.send(me, to, self.options.count(tick), send);
         }
         false
     }

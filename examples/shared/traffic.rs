@@ -30,10 +30,10 @@ struct Lane<R> {
     indeterminate: u64,
 }
 
-/// What this member sent, by recipient, those that are gone included.
+/// What each incarnation of this member sent, by recipient, those that are gone included.
 #[derive(Debug)]
 pub(crate) struct Sent<R> {
-    lanes: BTreeMap<MemberId, Lane<R>>,
+    lanes: BTreeMap<(MemberId, MemberId), Lane<R>>,
 }
 
 impl<R> Sent<R> {
@@ -42,10 +42,16 @@ impl<R> Sent<R> {
     }
 
     /// Sends up to `count` more. `send` returns nothing when the message was not taken; then its number is used again.
-    pub(crate) fn send(&mut self, to: MemberId, count: u64, mut send: impl FnMut(&Numbered) -> Option<R>) {
+    pub(crate) fn send(
+        &mut self,
+        me: MemberId,
+        to: MemberId,
+        count: u64,
+        mut send: impl FnMut(&Numbered) -> Option<R>,
+    ) {
         let empty =
             || Lane { queued: 0, under_way: VecDeque::new(), acked: 0, not_sent: 0, indeterminate: 0 };
-        let lane = self.lanes.entry(to).or_insert_with(empty);
+        let lane = self.lanes.entry((me, to)).or_insert_with(empty);
         for _ in 0..count {
             if lane.under_way.len() >= UNDER_WAY_MAX {
                 return;
@@ -74,15 +80,15 @@ impl<R> Sent<R> {
         self.lanes.values().all(|lane| lane.under_way.is_empty())
     }
 
-    fn json(&self) -> Value {
-        let lane = |(to, lane): (&MemberId, &Lane<R>)| {
+    fn json(&self, me: MemberId) -> Value {
+        let lane = |((_, to), lane): (&(MemberId, MemberId), &Lane<R>)| {
             let pending = lane.under_way.len();
             let Lane { queued, acked, not_sent, indeterminate, .. } = lane;
             let one = json!({"queued": queued, "acked": acked, "not_sent": not_sent, "indeterminate": indeterminate,
                 "pending": pending});
             (to.to_string(), one)
         };
-        self.lanes.iter().map(lane).collect()
+        self.lanes.iter().filter(|((from, _), _)| *from == me).map(lane).collect()
     }
 }
 
@@ -128,6 +134,6 @@ impl Heard {
             to_me.map(|((from, _), last)| (from.to_string(), json!(last))).collect();
         let received: u64 = self.last.values().sum();
         json!({"lost": self.lost, "twice": self.twice, "out_of_order": self.out_of_order, "received": received,
-            "from": from, "sent": sent.json()})
+            "from": from, "sent": sent.json(me)})
     }
 }
