@@ -65,6 +65,7 @@
 //! - [`Message`] and [`Raw`] are what is sent, [`Messenger::add_handler`] takes what comes.
 //! - [`Messenger::send`] never waits and says what happened for each recipient; [`Messenger::send_wait`] waits for
 //!   those whose queue is full; [`Messenger::send_with_receipt`] tells the end of one message.
+//! - [`Messenger::datagram`] sends best effort, at once or never; [`Messenger::probe`] asks who answers now.
 //! - [`Messenger::open_stream`] opens a [`ByteStream`], which is `AsyncRead` and `AsyncWrite`.
 //! - [`Messenger::stats`] gives the books, [`Messenger::events`] tells of links and peers.
 //!
@@ -91,10 +92,11 @@ mod wire;
 pub use config::{ConfigError, Limits, Timeouts};
 pub use member::{Endpoint, EndpointError, Member, MemberId, MemberIdError, View, ViewId, Views};
 pub use messenger::{
-    Books, Builder, ByteStream, ClassSender, Contact, ContactError, EncodeError, Events, HandlerError, Kind,
-    Message, Messenger, OpenError, Outgoing, PeerStats, Raw, ReincarnateError, SendError, SendReport,
-    StartError, Stats, StreamError, StreamStats, Unmatched,
+    Books, Builder, ByteStream, ClassSender, Contact, ContactError, DatagramReport, Digest, EncodeError,
+    Events, FlushReport, HandlerError, Kind, Message, Messenger, Missing, OpenError, Outgoing, PeerStats,
+    ProbeReport, Raw, ReincarnateError, Request, RequestError, SendError, SendReport, StartError, Stats,
+    StreamError, StreamStats, Unflushed, Unmatched,
 };
-pub use peer::{Disconnect, PeerEvent, ViewChange, ViewError};
+pub use peer::{DatagramStats, Disconnect, PeerEvent, ViewChange, ViewError};
 pub use session::{Cause, Lost, Receipt};
 pub use wire::{Class, Versions};

@@ -24,8 +24,7 @@ pub(crate) const BATCH_RECORDS_MAX: u32 = 8 * 1024;
 pub(crate) const CHUNK_BYTES: usize = 64 * KIB;
 /// A body from this size on travels in a frame of its own and is shared, not copied.
 pub(crate) const OWN_FRAME_BYTES: usize = 4 * KIB;
-/// Bytes of a datagram's body.
-#[allow(dead_code, reason = "datagrams come with views; the wire already refuses longer ones")]
+/// Bytes of a datagram: its record header and body.
 pub(crate) const DATAGRAM_BYTES_MAX: usize = 32 * KIB;
 /// Protocols in one hello.
 pub(crate) const PROTOCOLS_MAX: usize = 32;
@@ -79,6 +78,20 @@ pub(crate) const READ_BYTES: usize = 256 * KIB;
 pub(crate) const POOL_BUFFERS: usize = 64;
 /// Bytes of lower classes pass after this many of higher ones, so that strict priority starves nobody.
 pub(crate) const STARVATION_BYTES: usize = MIB;
+
+// ---- datagrams and probes ----
+
+/// Frame bytes of datagrams that wait to be written to one peer: two of the largest, or one round of votes many times.
+/// More than that is old news before it is written.
+pub(crate) const DATAGRAM_QUEUE_BYTES: usize = 64 * KIB + KIB;
+/// Datagrams that wait to be written to one peer.
+pub(crate) const DATAGRAM_QUEUE_MAX: usize = 256;
+/// Record bytes of received datagrams that wait for one handler; as many as may wait to be written.
+pub(crate) const DATAGRAM_LANE_BYTES: usize = 64 * KIB;
+/// Received datagrams that wait for one handler.
+pub(crate) const DATAGRAM_LANE_MAX: usize = 256;
+/// A probe skips the wait for the next dial at most once in this: probing in a loop is one dial a second more.
+pub(crate) const PROBE_DIALS_APART: Duration = Duration::from_secs(1);
 
 // ---- acknowledgements ----
 
@@ -162,6 +175,30 @@ pub(crate) const BYTE_STREAM_BACKLOG: usize = 128;
 /// Bytes of one data record of a byte stream.
 pub(crate) const BYTES_RECORD_MAX: usize = 32 * KIB;
 
+// ---- requests ----
+
+/// Requests to one member that wait for their replies: some 4 MiB of bookkeeping.
+pub(crate) const REQUESTS_PENDING_MAX: usize = 16 * 1024;
+/// Requests of one sender and class that wait for their handlers; more are refused as busy. As many small ones fit as
+/// their sender may have under way.
+pub(crate) const REQUEST_BACKLOG_BYTES: usize = 4 * MIB;
+/// As above, of requests made inside request handlers, for each depth: each of them has somebody waiting, so they are few.
+pub(crate) const REQUEST_NESTED_BACKLOG_BYTES: usize = 512 * KIB;
+/// What a waiting request costs beside its bytes.
+pub(crate) const REQUEST_OVERHEAD_BYTES: usize = 160;
+/// How deep request handlers may call request handlers. Each depth has a lane of its own, or two members that ask
+/// each other inside handlers would wait for each other.
+pub(crate) const REQUEST_DEPTH_MAX: u8 = 8;
+/// Refusals of requests that wait for room; beyond it their askers run into their timeout.
+pub(crate) const REQUEST_REFUSALS_MAX: usize = 4 * 1024;
+
+// ---- flush ----
+
+/// Sessions of one member that are over and still known by their epochs.
+pub(crate) const LEDGER_SESSIONS: usize = 8;
+/// Members of which it is known how far what they sent is handled; those that are gone and done go first.
+pub(crate) const LEDGER_MEMBERS_MAX: usize = 2 * LEASES_MAX;
+
 // ---- events ----
 
 /// Events waiting for a slow subscriber; beyond it those of a kind and peer coalesce, and then the oldest go and are
@@ -179,8 +216,12 @@ const _: () = assert!(CREDIT_BYTES >= CREDIT_BYTES_MIN);
 const _: () = assert!(STREAMS_MAX * 22 + 6 * KIB <= HELLO_BYTES_MAX, "a hello with every stream fits");
 const _: () = assert!(TYPES_MAX * (TYPE_NAME_BYTES_MAX + 10) <= FRAME_BYTES_MAX);
 const _: () = assert!(OWN_FRAME_BYTES <= CHUNK_BYTES && BYTES_RECORD_MAX <= CHUNK_BYTES);
+const _: () = assert!(DATAGRAM_QUEUE_BYTES >= DATAGRAM_BYTES_MAX + 64, "the largest fits with its frame");
+const _: () = assert!(DATAGRAM_QUEUE_BYTES <= WRITE_BYTES / 2, "batches get room in the same write");
+const _: () = assert!(DATAGRAM_LANE_BYTES >= DATAGRAM_BYTES_MAX);
 const _: () = assert!(REASSEMBLY_BYTES >= MESSAGE_BYTES_MAX);
 const _: () = assert!(RESERVE_BYTES <= QUEUE_BYTES && QUEUE_BYTES <= PROCESS_BYTES);
+const _: () = assert!(REQUESTS_PENDING_MAX * (REQUEST_OVERHEAD_BYTES + 64) <= REQUEST_BACKLOG_BYTES);
 const _: () = assert!(PING.as_millis() * 3 <= LIVENESS.as_millis());
 const _: () =
     assert!(QUARANTINE_BYTES as u64 >= CREDIT_BYTES && QUARANTINE_BYTES <= QUARANTINE_PROCESS_BYTES);

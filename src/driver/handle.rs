@@ -7,11 +7,13 @@ use std::sync::{Arc, OnceLock};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::sync::watch;
 
+use super::clock;
 use super::doorbell::Doorbell;
 use super::net::BoxConn;
 use crate::member::MemberId;
-use crate::peer::{Introduction, Peer, Place};
+use crate::peer::{Answered, Datagrams, Introduction, Peer, Place};
 use crate::session::{Handled, SharedIntake};
 use crate::wire::Hello;
 
@@ -34,6 +36,9 @@ pub(crate) struct PeerHandle {
     pub(crate) doorbell: Doorbell,
     /// A view that was installed and that the peer was not told of yet.
     view: Mutex<Option<(Arc<Introduction>, Place)>>,
+    pub(crate) datagrams: Arc<Datagrams>,
+    /// Which probes the peer has answered.
+    pub(super) answered: watch::Sender<Answered>,
     /// What handlers are done with, merged by session and stream.
     handled: Mutex<SmallVec<[Handled; 4]>>,
     incoming: Mutex<Vec<Incoming>>,
@@ -46,6 +51,8 @@ impl PeerHandle {
         Self {
             id,
             intake,
+            datagrams: Arc::clone(peer.datagrams()),
+            answered: watch::Sender::default(),
             peer: Mutex::new(peer),
             doorbell: Doorbell::default(),
             view: Mutex::default(),
@@ -63,6 +70,19 @@ impl PeerHandle {
 
     pub(crate) fn take_view(&self) -> Option<(Arc<Introduction>, Place)> {
         self.view.lock().take()
+    }
+
+    /// Asks whether the peer is there: it is when the watch shows this number or a higher one. `None`: it has ended.
+    pub(crate) fn probe(&self) -> Option<(watch::Receiver<Answered>, u64)> {
+        let answered = self.answered.subscribe();
+        let mut peer = self.peer.lock();
+        if peer.has_ended() {
+            return None;
+        }
+        let round = peer.probe(clock::now());
+        drop(peer);
+        self.doorbell.ring();
+        Some((answered, round))
     }
 
     /// A handler is done with something.

@@ -46,11 +46,12 @@ use crate::limits::LEASES_MAX;
 use crate::link::LinkId;
 use crate::member::MemberId;
 use crate::peer::{
-    ContactId, Counters, Introduction, Peer, PeerConfig, PeerEvent, PeerOutput, Roster, Standing,
-    Surroundings,
+    ContactId, Counters, DatagramStats, Introduction, Peer, PeerConfig, PeerEvent, PeerOutput, Roster,
+    SessionOver, Standing, Surroundings,
 };
 use crate::session::{Account, Accounts, Budget, Buffers, Cause, Delivery, Intake, QuarantineRoom};
 use crate::wire::first::Code;
+use crate::wire::frame::Datagram;
 use crate::wire::{Epoch, Reject, TypeEntry};
 
 /// Connections that are said goodbye to at the same time; beyond it they are just closed.
@@ -61,8 +62,11 @@ pub(crate) trait Inbound: Send {
     /// For a handler; `PeerHandle::note_handled` answers.
     fn deliver(&mut self, epoch: Epoch, delivery: Delivery);
 
+    /// For a handler, or dropped when it has no time.
+    fn datagram(&mut self, datagram: Datagram);
+
     /// The session ended; what was delivered before is still handled. `None`: no other follows.
-    fn session_over(&mut self, cause: Cause, next: Option<Epoch>);
+    fn session_over(&mut self, over: SessionOver, next: Option<Epoch>);
 
     /// The peer's task has done what there was to do: there may be room again.
     fn turn_over(&mut self);
@@ -82,6 +86,7 @@ pub(crate) trait Application: Send + Sync + 'static {
 pub(crate) struct Past {
     pub(crate) queued: u64,
     pub(crate) accounts: Accounts,
+    pub(crate) datagrams: DatagramStats,
     pub(crate) links: u64,
 }
 
@@ -267,9 +272,11 @@ impl Driver {
         peer.end(Cause::Closed);
         while let Some(output) = peer.poll_output() {
             match output {
-                PeerOutput::SessionOver { cause } => inbound.session_over(cause, None),
+                PeerOutput::SessionOver(over) => inbound.session_over(over, None),
                 PeerOutput::Event(event) => self.event(event),
                 PeerOutput::Deliver { .. }
+                | PeerOutput::Datagram(_)
+                | PeerOutput::Answered(_)
                 | PeerOutput::Reserve { .. }
                 | PeerOutput::Close { .. }
                 | PeerOutput::Replaced { .. } => {}
@@ -438,6 +445,7 @@ impl Past {
         debug_assert_eq!(pending, 0, "an ended session holds nothing");
         self.queued += queued;
         self.accounts.add(&accounts);
+        self.datagrams.add(&peer.datagrams().stats());
         self.links += peer.links().0;
     }
 }
@@ -448,13 +456,15 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// Before an application is set there is nobody.
-struct Nobody;
+/// Before an application is set, and when it is gone, there is nobody.
+pub(crate) struct Nobody;
 
 impl Inbound for Nobody {
     fn deliver(&mut self, _epoch: Epoch, _delivery: Delivery) {}
 
-    fn session_over(&mut self, _cause: Cause, _next: Option<Epoch>) {}
+    fn datagram(&mut self, _datagram: Datagram) {}
+
+    fn session_over(&mut self, _over: SessionOver, _next: Option<Epoch>) {}
 
     fn turn_over(&mut self) {}
 }

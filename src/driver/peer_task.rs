@@ -18,7 +18,7 @@ use super::opening::{self, OpeningError};
 use super::wire_io::WireIo;
 use super::{Driver, Inbound, clock};
 use crate::link::{LinkEnd, LinkId};
-use crate::peer::{Peer, PeerOutput};
+use crate::peer::{Answered, Peer, PeerOutput};
 use crate::session::Reservation;
 use crate::wire::first::{self, FirstBytes};
 use crate::wire::{Epoch, StreamId};
@@ -49,6 +49,8 @@ pub(super) struct PeerTask {
     delivered: bool,
     /// When `sleep` wakes; later deadlines wait for it, so that timers are seldom set anew.
     armed: Option<Instant>,
+    /// For those who probe; told when the peer's lock is given back.
+    answered: Option<Answered>,
 }
 
 impl PeerTask {
@@ -64,12 +66,20 @@ impl PeerTask {
             sleep,
             delivered: false,
             armed: None,
+            answered: None,
         }
     }
 
     /// Runs until nothing holds the peer.
     pub(super) async fn run(mut self) {
-        std::future::poll_fn(|cx| self.poll(cx)).await;
+        std::future::poll_fn(|cx| {
+            let polled = self.poll(cx);
+            if let Some(answered) = self.answered.take() {
+                self.handle.answered.send_replace(answered);
+            }
+            polled
+        })
+        .await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -280,12 +290,17 @@ impl PeerTask {
                     self.inbound.deliver(epoch, delivery);
                     self.delivered = true;
                 }
+                PeerOutput::Datagram(datagram) => {
+                    self.inbound.datagram(datagram);
+                    self.delivered = true;
+                }
+                PeerOutput::Answered(answered) => self.answered = Some(answered),
                 PeerOutput::Reserve { epoch, stream, bytes } => self.reserve(epoch, stream, bytes),
                 PeerOutput::Close { link, farewell } => self.close(link, farewell, peer.is_removed()),
-                PeerOutput::SessionOver { cause } => {
+                PeerOutput::SessionOver(over) => {
                     self.reserving.clear();
                     let next = (!peer.has_ended()).then(|| peer.session().epoch());
-                    self.inbound.session_over(cause, next);
+                    self.inbound.session_over(over, next);
                 }
                 PeerOutput::Replaced { contacts, by } => self.driver.replaced(contacts, by),
                 PeerOutput::Event(event) => self.driver.event(event),

@@ -2,6 +2,8 @@
 //! restart, sessions are forgotten, both dial at once. Does what the driver does.
 
 mod conn;
+mod datagrams;
+mod leaving;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use conn::{Conn, End, Stage};
+use datagrams::Datagrams;
 
 use super::Source;
 use super::session::{Books, check_balance, config, intake, types};
@@ -45,6 +48,7 @@ struct Run {
     nodes: [Node; 2],
     conns: VecDeque<Conn>,
     books: Books,
+    datagrams: Datagrams,
     honest: bool,
     /// Nobody has left yet, so side 0 keeps its contact whatever happens.
     keeping: bool,
@@ -102,6 +106,7 @@ pub fn peer_pair(bytes: &[u8]) {
         nodes: [Node::new(1), Node::new(2)],
         conns: VecDeque::new(),
         books: Books::default(),
+        datagrams: Datagrams::default(),
         honest: mode & 1 == 0,
         keeping: true,
         flips: 0,
@@ -165,6 +170,7 @@ impl Run {
             27 => self.restart(at),
             28 if !self.honest => self.inject(at, source),
             29 if !self.honest => self.inject_hello(at, source),
+            30 => self.send_datagram(at, source),
             _ => self.act(at),
         }
     }
@@ -237,7 +243,11 @@ impl Run {
                         end.pipe.extend(farewell.unwrap_or_default());
                     }
                 }
-                PeerOutput::Replaced { .. } | PeerOutput::SessionOver { .. } | PeerOutput::Event(_) => {}
+                PeerOutput::Datagram(datagram) => self.datagrams.got(at, &datagram, self.honest),
+                PeerOutput::Answered(_)
+                | PeerOutput::Replaced { .. }
+                | PeerOutput::SessionOver(_)
+                | PeerOutput::Event(_) => {}
             }
         }
         let node = &mut self.nodes[at];
@@ -417,36 +427,5 @@ impl Run {
         let timeouts = self.nodes.iter().filter_map(|node| node.peer.as_ref()?.poll_timeout());
         let Some(next) = timeouts.min() else { panic!("nothing will ever happen again") };
         self.pass(next.saturating_duration_since(self.now));
-    }
-
-    /// Whoever leaves is gone as soon as what is broken shows, also if the goodbye or its confirmation is lost.
-    fn leave(&mut self, leaver: usize, loses: u8) {
-        self.keeping = false;
-        if let Some(peer) = &mut self.nodes[leaver].peer {
-            peer.leave();
-        }
-        self.act(leaver);
-        if loses & 2 != 0 {
-            // The goodbye comes through, and its confirmation is lost.
-            (0..self.conns.len()).for_each(|which| {
-                self.carry(which, leaver, usize::MAX);
-            });
-        }
-        if loses & 1 != 0 {
-            (0..self.conns.len()).for_each(|which| self.break_conn(which, true));
-        }
-        let from = self.now;
-        while self.nodes[leaver].peer.is_some() {
-            self.act(0);
-            self.act(1);
-            if self.carry_all() == 0 && self.nodes[leaver].peer.is_some() {
-                self.pass_to_next();
-            }
-            // Who cannot dial and lost the confirmation waits for the other side, which has gone; its deadline would end it.
-            let most = if loses & 2 != 0 { limits::RESUME_LEASE } else { Duration::from_secs(30) };
-            assert!(self.now - from < most + Duration::from_secs(1), "whoever leaves is gone");
-        }
-        let drained = |node: &Node| node.peer.as_ref().is_none_or(|peer| peer.session().is_drained());
-        assert!(self.nodes.iter().all(drained));
     }
 }

@@ -110,6 +110,11 @@ impl Link {
         self.unheard
     }
 
+    /// The number of the last ping that was written; each has a higher one than those before it.
+    pub(crate) const fn last_ping(&self) -> u64 {
+        self.nonce
+    }
+
     /// The last round trip measured by a ping.
     pub(crate) const fn rtt(&self) -> Option<Duration> {
         self.rtt

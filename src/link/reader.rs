@@ -70,7 +70,8 @@ impl FrameReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame::encode_control;
+    use crate::wire::frame::{Datagram, encode_control};
+    use crate::wire::{Class, Protocol, StreamId};
 
     #[test]
     fn frames_come_out_whole_however_the_bytes_arrive() {
@@ -78,7 +79,10 @@ mod tests {
             Frame::Ping { nonce: 7, heard_millis: 9 },
             Frame::Goodbye { last: Vec::new(), confirmed: true },
             Frame::Types(Vec::new()),
-            Frame::Datagram(Bytes::from(vec![5; 9000])),
+            Frame::Datagram(Datagram {
+                stream: StreamId::new(Protocol(64), Class::Bulk, true),
+                record: vec![5; 9000].into(),
+            }),
         ];
         let bytes: Vec<u8> = frames.iter().flat_map(encode_control).collect();
         for step in [1, 3, 24, 25, 1000, bytes.len()] {

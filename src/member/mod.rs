@@ -65,6 +65,16 @@ impl fmt::Debug for MemberId {
     }
 }
 
+/// One member is a list of one: where several can be given, it can be given alone.
+impl IntoIterator for MemberId {
+    type Item = Self;
+    type IntoIter = std::iter::Once<Self>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self)
+    }
+}
+
 /// Why a text is no [`MemberId`]: it takes 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a member id is 32 hexadecimal digits")]

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -11,11 +12,16 @@ use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::bytes::Streams;
+use super::datagram::DatagramLanes;
 use super::handlers::{HandlerCounts, Handlers, Progress, Run};
+use super::ledger::{Intakes, Ledger, Track};
 use super::port::PeerPort;
+use super::request::{self, Pending, Requests};
 use crate::driver::{Driver, Inbound, PeerHandle};
 use crate::member::MemberId;
-use crate::session::{Cause, Content, Delivery, Handled};
+use crate::peer::SessionOver;
+use crate::session::{Content, Delivery, Handled};
+use crate::wire::frame::Datagram;
 use crate::wire::record::{self, RecordHeader};
 use crate::wire::{Epoch, Protocol, StreamId};
 
@@ -24,10 +30,27 @@ struct Within {
     sender: MemberId,
     message: Arc<AtomicU64>,
     replied: Cell<u64>,
+    /// Of requests made here.
+    depth: u8,
 }
 
 tokio::task_local! {
     static WITHIN: Within;
+}
+
+/// Runs handlers of messages of `sender`, of which `message` says the present one. `depth`: of requests made in them.
+pub(super) fn within<F: Future>(
+    sender: MemberId,
+    message: Arc<AtomicU64>,
+    depth: u8,
+    handlers: F,
+) -> impl Future<Output = F::Output> {
+    WITHIN.scope(Within { sender, message, replied: Cell::new(0), depth }, handlers)
+}
+
+/// How deep in request handlers a request is that is made here.
+pub(super) fn request_depth() -> u8 {
+    WITHIN.try_with(|within| within.depth).unwrap_or(0)
 }
 
 /// Whether a handler runs here.
@@ -51,8 +74,19 @@ pub(super) struct Shared {
     pub(super) counts: HandlerCounts,
     /// Tasks that run handlers.
     pub(super) lanes: TaskTracker,
+    /// Datagrams for members that were no peers.
+    pub(super) datagrams_absent: AtomicU64,
     /// Byte streams that peers opened, for `accept_stream`.
     pub(super) opened: tokio::sync::mpsc::Sender<super::bytes::ByteStream>,
+    pub(super) requests: Requests,
+    /// How far what came is handled.
+    pub(super) ledger: Ledger,
+}
+
+/// What the messenger keeps with a peer.
+pub(super) struct Extension {
+    pub(super) streams: Arc<Streams>,
+    pub(super) pending: Arc<Pending>,
 }
 
 #[derive(Default)]
@@ -65,8 +99,8 @@ struct Queue {
 struct Lane {
     stream: StreamId,
     queue: Mutex<Queue>,
-    /// Records that are delivered and not handled.
-    unhandled: AtomicU64,
+    /// What is delivered and what is handled.
+    track: Arc<Track>,
 }
 
 /// Takes deliveries from a peer's task.
@@ -76,6 +110,9 @@ pub(super) struct PeerInbound {
     pub(super) streams: Arc<Streams>,
     port: Arc<PeerPort>,
     lanes: Vec<Arc<Lane>>,
+    datagrams: DatagramLanes,
+    requests: request::Inbound,
+    intakes: Arc<Intakes>,
 }
 
 impl PeerInbound {
@@ -83,17 +120,23 @@ impl PeerInbound {
         shared: Weak<Shared>,
         handle: Arc<PeerHandle>,
         port: Arc<PeerPort>,
-    ) -> (Self, Arc<Streams>) {
+        intakes: Arc<Intakes>,
+    ) -> (Self, Extension) {
         let streams = Streams::new(handle.id, Arc::<PeerPort>::clone(&port));
-        let inbound = Self { shared, handle, streams: Arc::clone(&streams), port, lanes: Vec::new() };
-        (inbound, streams)
+        let pending = Arc::<Pending>::default();
+        let requests = request::Inbound::new(Arc::clone(&handle), Arc::clone(&pending), Arc::clone(&intakes));
+        let extension = Extension { streams: Arc::clone(&streams), pending };
+        let (lanes, datagrams) = (Vec::new(), DatagramLanes::default());
+        let inbound = Self { shared, handle, streams, port, lanes, datagrams, requests, intakes };
+        (inbound, extension)
     }
 
     fn lane(&mut self, stream: StreamId) -> Arc<Lane> {
         if let Some(lane) = self.lanes.iter().find(|lane| lane.stream == stream) {
             return Arc::clone(lane);
         }
-        let lane = Arc::new(Lane { stream, queue: Mutex::default(), unhandled: AtomicU64::new(0) });
+        let track = self.intakes.track(stream);
+        let lane = Arc::new(Lane { stream, queue: Mutex::default(), track });
         self.lanes.push(Arc::clone(&lane));
         lane
     }
@@ -102,8 +145,11 @@ impl PeerInbound {
 impl Inbound for PeerInbound {
     fn deliver(&mut self, epoch: Epoch, delivery: Delivery) {
         let Some(shared) = self.shared.upgrade() else { return };
+        if request::speaks(delivery.stream.protocol()) {
+            return self.requests.deliver(&shared, epoch, delivery);
+        }
         let lane = self.lane(delivery.stream);
-        lane.unhandled.fetch_add(delivery.records, Ordering::Relaxed);
+        lane.track.deliver(epoch, delivery.records);
         {
             let mut queue = lane.queue.lock();
             queue.waiting.push_back((epoch, delivery));
@@ -117,27 +163,36 @@ impl Inbound for PeerInbound {
         let lanes = shared.lanes.clone();
         driver.spawn(lanes.track_future(async move {
             let message = Arc::new(AtomicU64::new(1));
-            let within = Within { sender: handle.id, message: Arc::clone(&message), replied: Cell::new(0) };
-            let running = WITHIN.scope(within, run(&shared, &handle, &streams, &lane, &message));
+            let handlers = run(&shared, &handle, &streams, &lane, &message);
+            let running = within(handle.id, Arc::clone(&message), 0, handlers);
             // A handler that hangs does not outlive the messenger.
             if stop.run_until_cancelled(running).await.is_none() {
                 lane.queue.lock().waiting.clear();
-                shared.counts.dropped.fetch_add(lane.unhandled.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                shared.counts.dropped.fetch_add(lane.track.unhandled(), Ordering::Relaxed);
             }
         }));
     }
 
-    fn session_over(&mut self, cause: Cause, next: Option<Epoch>) {
-        self.streams.session_over(cause, next.map(|next| next.0));
+    fn datagram(&mut self, datagram: Datagram) {
+        if let Some(shared) = self.shared.upgrade() {
+            self.datagrams.take(&shared, &self.handle, datagram);
+        }
+    }
+
+    fn session_over(&mut self, over: SessionOver, next: Option<Epoch>) {
+        self.streams.session_over(over.cause, next.map(|next| next.0));
         if let Some(next) = next {
             self.port.set_epoch(next);
         }
+        self.requests.session_over(over.cause);
+        self.intakes.session_over(over.epoch, over.peer_epoch, next.is_none());
     }
 
     fn turn_over(&mut self) {
         if self.streams.needs_retry() {
             self.streams.retry();
         }
+        self.requests.retry();
     }
 }
 
@@ -156,8 +211,8 @@ async fn run(shared: &Shared, handle: &PeerHandle, streams: &Arc<Streams>, lane:
         };
         let stream = delivery.stream;
         let report = |records, bytes| {
-            lane.unhandled.fetch_sub(records, Ordering::Relaxed);
             handle.note_handled(Handled { epoch, stream, records, bytes });
+            lane.track.handle(records);
         };
         if stream.protocol() == Protocol::BYTES {
             bytes(shared, streams, epoch, delivery, &report);

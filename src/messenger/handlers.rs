@@ -347,9 +347,9 @@ impl Handlers {
                 HandlerError::Collision { name, other }
             });
         }
-        // One place is the fallback's, one the byte streams'.
-        if self.by_hash.len() + 2 >= TYPES_MAX {
-            return Err(HandlerError::TooMany { most: TYPES_MAX - 2 });
+        // One place is the fallback's, three are those of byte streams, requests and replies.
+        if self.by_hash.len() + 4 >= TYPES_MAX {
+            return Err(HandlerError::TooMany { most: TYPES_MAX - 4 });
         }
         self.by_hash.insert(kind.hash(), Registered { kind, handler });
         Ok(())
@@ -396,7 +396,12 @@ impl Handlers {
             name: registered.kind.name().to_owned(),
         });
         let fallback = self.fallback.iter().map(|_| any(Protocol::APPLICATION, "*"));
-        named.chain(fallback).chain([any(Protocol::BYTES, "karere.bytes")]).collect()
+        let ours = [
+            any(Protocol::BYTES, "karere.bytes"),
+            any(Protocol::REQUESTS, "karere.requests"),
+            any(Protocol::REPLIES, "karere.replies"),
+        ];
+        named.chain(fallback).chain(ours).collect()
     }
 }
 

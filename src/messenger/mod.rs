@@ -3,11 +3,16 @@
 mod builder;
 mod bytes;
 mod contact;
+mod datagram;
 mod dispatch;
 mod events;
+mod flush;
 mod handlers;
+mod ledger;
 mod message;
 mod port;
+mod probe;
+mod request;
 mod send;
 mod stats;
 mod views;
@@ -15,16 +20,20 @@ mod views;
 pub use self::bytes::{ByteStream, OpenError, StreamError};
 pub use builder::{Builder, StartError};
 pub use contact::{Contact, ContactError};
+pub use datagram::DatagramReport;
 pub use events::Events;
+pub use flush::{Digest, FlushReport, Missing, Unflushed};
 pub use handlers::{HandlerError, Unmatched};
 pub use message::{EncodeError, Kind, Message, Outgoing, Raw};
+pub use probe::ProbeReport;
+pub use request::{Request, RequestError};
 pub use send::{ClassSender, SendError, SendReport};
 pub use stats::{Books, PeerStats, Stats, StreamStats};
 pub use views::ReincarnateError;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -34,12 +43,13 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use self::bytes::Streams;
-use dispatch::{PeerInbound, Shared};
+use dispatch::{Extension, PeerInbound, Shared};
 use events::Hub;
 use handlers::{HandlerCounts, Handlers};
+use ledger::Ledger;
+use request::Requests;
 
-use crate::driver::{Application, Driver, Inbound, PeerHandle, clock};
+use crate::driver::{Application, Driver, Inbound, Nobody, PeerHandle, clock};
 use crate::limits::BYTE_STREAM_BACKLOG;
 use crate::member::{Endpoint, EndpointError, Member, MemberId};
 use crate::peer::{Finding, PeerEvent};
@@ -84,7 +94,10 @@ impl Messenger {
             handlers: ArcSwap::default(),
             counts: HandlerCounts::default(),
             lanes: TaskTracker::new(),
+            datagrams_absent: AtomicU64::new(0),
             opened,
+            requests: Requests::new(message_bytes),
+            ledger: Ledger::default(),
         });
         let face = Face { shared: Arc::downgrade(&shared), events: Arc::clone(&events) };
         shared.driver.set_application(Arc::new(face));
@@ -271,7 +284,8 @@ impl Messenger {
     ///
     /// [`OpenError`], with [`OpenError::Full`] inside a handler only; no stream was opened.
     pub async fn open_stream(&self, member: MemberId, name: &str) -> Result<ByteStream, OpenError> {
-        let (handle, streams) = self.streams(member).ok_or(OpenError::Absent)?;
+        let (handle, extension) = self.extension(member).ok_or(OpenError::Absent)?;
+        let streams = &extension.streams;
         let waits = !dispatch::is_within_handler();
         std::future::poll_fn(|cx| match streams.open(name, Class::Normal) {
             Err(OpenError::Full) if waits => {
@@ -287,14 +301,14 @@ impl Messenger {
         .await
     }
 
-    fn streams(&self, member: MemberId) -> Option<(Arc<PeerHandle>, Arc<Streams>)> {
+    fn extension(&self, member: MemberId) -> Option<(Arc<PeerHandle>, Arc<Extension>)> {
         let driver = &self.inner.shared.driver;
         let handle = match driver.peer(member) {
             None => driver.peer_wanted(member)?,
             Some(handle) => handle,
         };
-        let streams = Arc::clone(handle.extension.get()?).downcast().ok()?;
-        Some((handle, streams))
+        let extension = Arc::clone(handle.extension.get()?).downcast().ok()?;
+        Some((handle, extension))
     }
 
     /// The next byte stream that a peer opened; `None` when the messenger is closed. Cancel safe.
@@ -328,6 +342,9 @@ impl Messenger {
         stats.undecodable = shared.counts.undecodable.load(Ordering::Relaxed);
         stats.refused_records = shared.counts.refused.load(Ordering::Relaxed);
         stats.dropped_at_close = shared.counts.dropped.load(Ordering::Relaxed);
+        stats.datagrams_absent = shared.datagrams_absent.load(Ordering::Relaxed);
+        stats.late_replies = shared.requests.late_replies.load(Ordering::Relaxed);
+        stats.requests_called_off = shared.requests.called_off.load(Ordering::Relaxed);
         stats
     }
 
@@ -390,8 +407,11 @@ struct Face {
 impl Application for Face {
     fn attach(&self, handle: &Arc<PeerHandle>) -> Box<dyn Inbound> {
         let port = Arc::new(PeerPort::new(handle));
-        let (inbound, streams) = PeerInbound::new(Weak::clone(&self.shared), Arc::clone(handle), port);
-        let _first = handle.extension.set(streams);
+        let Some(shared) = self.shared.upgrade() else { return Box::new(Nobody) };
+        let intakes = shared.ledger.open(handle.id, |member| shared.driver.peer(member).is_some());
+        let (inbound, extension) =
+            PeerInbound::new(Arc::downgrade(&shared), Arc::clone(handle), port, intakes);
+        let _first = handle.extension.set(Arc::new(extension));
         Box::new(inbound)
     }
 

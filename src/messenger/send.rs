@@ -43,7 +43,9 @@ pub enum SendError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The message is larger than any this messenger sends.
-    #[error("a `{kind}` of {bytes} bytes; at most {most} are sent (`Limits::message_bytes`)")]
+    #[error(
+        "a `{kind}` of {bytes} bytes; at most {most} are sent so (`Limits::message_bytes`, or what a datagram holds)"
+    )]
     TooLarge {
         /// The type's name.
         kind: &'static str,
@@ -69,8 +71,8 @@ pub enum SendError {
 /// A way to send in one class, and under terms if wanted; see [`Messenger::class`].
 #[derive(Clone, Debug)]
 pub struct ClassSender<'a> {
-    messenger: &'a Messenger,
-    class: Class,
+    pub(super) messenger: &'a Messenger,
+    pub(super) class: Class,
     lifetime: Option<Duration>,
     key: Option<u64>,
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::driver::Past;
 use crate::member::MemberId;
-use crate::peer::Peer;
+use crate::peer::{DatagramStats, Peer};
 use crate::session::Accounts;
 use crate::wire::Class;
 
@@ -79,7 +79,7 @@ impl Books {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamStats {
-    /// The protocol: 0 is the application, 1 byte streams.
+    /// The protocol: 0 is the application, 1 byte streams, 6 requests, 7 replies.
     pub protocol: u16,
     /// The class.
     pub class: Class,
@@ -115,6 +115,8 @@ pub struct PeerStats {
     pub quarantined_bytes: usize,
     /// The round trip measured by the last ping of this link.
     pub rtt: Option<Duration>,
+    /// Datagrams, both ways.
+    pub datagrams: DatagramStats,
     /// Its streams.
     pub streams: Vec<StreamStats>,
 }
@@ -143,6 +145,7 @@ impl PeerStats {
             unhandled_bytes: session.unhandled_bytes(),
             quarantined_bytes: session.quarantined_bytes(),
             rtt,
+            datagrams: peer.datagrams().stats(),
             streams: streams.collect(),
         }
     }
@@ -156,6 +159,10 @@ pub struct Stats {
     pub peers: Vec<PeerStats>,
     /// Sums over peers that are gone.
     pub gone: Books,
+    /// Datagrams, summed over peers that are gone.
+    pub gone_datagrams: DatagramStats,
+    /// Datagrams dropped because there was no session with their recipient at all.
+    pub datagrams_absent: u64,
     /// Connections that were refused: foreign protocols, other networks, stale sessions.
     pub refused_connections: u64,
     /// Attempts to accept that failed, for want of descriptors say.
@@ -169,6 +176,10 @@ pub struct Stats {
     /// Records that had been accepted and whose handler was not done when the messenger closed. Their senders were told
     /// that they were acknowledged, and are never told that they were handled.
     pub dropped_at_close: u64,
+    /// Replies that nobody waited for any more: their request was called off, or its timeout was over.
+    pub late_replies: u64,
+    /// Requests that came here and were stopped, or not begun, because nobody waited for the reply any more.
+    pub requests_called_off: u64,
 }
 
 impl Stats {
@@ -180,7 +191,17 @@ impl Stats {
         total
     }
 
+    /// Datagrams of all peers, also of those that are gone; those for nobody count as without a link.
+    #[must_use]
+    pub fn total_datagrams(&self) -> DatagramStats {
+        let mut total = self.gone_datagrams;
+        total.no_link += self.datagrams_absent;
+        self.peers.iter().for_each(|peer| total.add(&peer.datagrams));
+        total
+    }
+
     pub(super) fn set_gone(&mut self, gone: &Past) {
         self.gone = Books::new(gone.queued, 0, &gone.accounts, gone.links);
+        self.gone_datagrams = gone.datagrams;
     }
 }

@@ -105,6 +105,9 @@ impl Peer {
         self.note_progress();
         let link = Link::new(link, self.with.config.link, now);
         self.live = Some(Live { link, rank, types_heard: false, usage: Usage::new(now, hello) });
+        if self.state == State::Open {
+            self.datagrams.link_up();
+        }
         self.control.clear();
         self.control.push_back(encode_control(&self.types_frame()));
         self.say_joined();

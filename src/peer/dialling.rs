@@ -149,6 +149,7 @@ impl Peer {
             (Code::Duplicate | Code::NotInView, _) => {
                 let wait = self.backoff.jittered(self.with.config.hello);
                 self.dialling = Dialling::Waiting(now + wait);
+                self.probes.no_dial_before(now + wait);
             }
             (Code::VersionMismatch | Code::EnvironmentMismatch | Code::NetworkMismatch, _) => {
                 self.backoff.exhaust();

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Dialling, Peer, PeerEvent, PeerOutput, State};
+use super::{Dialling, Peer, PeerEvent, PeerOutput, SessionOver, State};
 use crate::session::{Cause, Transmit};
 use crate::wire::Frame;
 use crate::wire::first::Code;
@@ -13,6 +13,7 @@ impl Peer {
     pub(crate) fn leave(&mut self) {
         if self.state == State::Open {
             self.session.intake().lock().close(Cause::Closed);
+            self.datagrams.take_no_more();
             self.state = State::Leaving { said: false };
             self.advance_leave();
         }
@@ -43,9 +44,11 @@ impl Peer {
         }
         self.state = State::Ended;
         self.close_all(farewell);
+        self.datagrams.end();
         self.session.end(cause);
         self.with.counters.raise_epoch();
-        self.outputs.push_back(PeerOutput::SessionOver { cause });
+        let over = self.session_over(cause);
+        self.outputs.push_back(over);
         self.event(PeerEvent::Left { peer: self.id });
     }
 
@@ -53,9 +56,15 @@ impl Peer {
     pub(super) fn restart(&mut self) {
         self.close_all(None);
         self.with.counters.raise_epoch();
+        let over = self.session_over(Cause::SessionLost);
         self.session.restart(Cause::SessionLost, self.with.counters.epoch());
-        self.outputs.push_back(PeerOutput::SessionOver { cause: Cause::SessionLost });
+        self.outputs.push_back(over);
         self.event(PeerEvent::SessionLost { peer: self.id });
+    }
+
+    fn session_over(&self, cause: Cause) -> PeerOutput {
+        let (epoch, peer_epoch) = (self.session.epoch(), self.session.peer_epoch());
+        PeerOutput::SessionOver(SessionOver { cause, epoch, peer_epoch })
     }
 
     /// Rule 7: ending a session closes all its links and dials.
@@ -63,6 +72,7 @@ impl Peer {
         if let Some(live) = self.live.take() {
             self.outputs.push_back(PeerOutput::Close { link: live.link.id(), farewell });
             self.session.handle_link_down();
+            self.forget_best_effort();
         }
         if let Dialling::Pending(dial) = std::mem::replace(&mut self.dialling, Dialling::Idle) {
             self.outputs.push_back(PeerOutput::Close { link: dial.link, farewell: None });
@@ -76,6 +86,7 @@ impl Peer {
             self.session.flush_acks(out);
             let last = self.session.last_sent();
             out.push(encode_control(&Frame::Goodbye { last, confirmed: false }));
+            self.datagrams.link_down();
             self.state = State::Leaving { said: true };
         }
     }

@@ -111,7 +111,15 @@ impl Peer {
                 self.close_live(now, LinkEnd::Closed(code, text), None);
                 Ok(())
             }
-            Frame::Ping { .. } | Frame::Pong { .. } | Frame::Datagram(_) | Frame::Unknown => Ok(()),
+            Frame::Datagram(datagram) => {
+                self.handle_datagram(datagram);
+                Ok(())
+            }
+            Frame::Pong { nonce, .. } => {
+                self.handle_pong(now, nonce);
+                Ok(())
+            }
+            Frame::Ping { .. } | Frame::Unknown => Ok(()),
         }
     }
 
@@ -196,6 +204,7 @@ impl Peer {
         let farewell = code.map(|code| encode_control(&Frame::Close { code, text }));
         self.outputs.push_back(PeerOutput::Close { link: live.link.id(), farewell });
         self.session.handle_link_down();
+        self.forget_best_effort();
         self.control.clear();
         tracing::debug!(peer = %format_args!("{:.8}", self.id), ?end, "link down");
         if self.state == State::Open {

@@ -7,6 +7,7 @@ mod accepting;
 mod admission;
 mod backoff;
 mod contact;
+mod datagrams;
 mod dialling;
 mod ending;
 mod event;
@@ -16,6 +17,7 @@ mod idle;
 mod live;
 mod lobby;
 mod names;
+mod probe;
 mod reason;
 mod roster;
 #[cfg(test)]
@@ -23,12 +25,15 @@ mod tests;
 
 pub(crate) use backoff::{Backoff, BackoffConfig};
 pub(crate) use contact::{Finding, Search};
+pub use datagrams::DatagramStats;
+pub(crate) use datagrams::{Datagrams, Dropped, Outbound};
 pub(crate) use event::Topic;
 pub use event::{Disconnect, PeerEvent};
 pub(crate) use handshake::{Introduction, Rank};
 pub(crate) use health::HealthConfig;
 pub(crate) use lobby::{Lobby, Ticket as LobbyTicket};
 pub(crate) use names::SentNames;
+pub(crate) use probe::Answered;
 pub(crate) use reason::ContactId;
 pub(crate) use roster::{Gone, Place, Roster, Standing};
 pub use roster::{ViewChange, ViewError};
@@ -42,6 +47,7 @@ use bytes::Bytes;
 
 use health::Health;
 use idle::Usage;
+use probe::Probes;
 use reason::Reasons;
 
 use crate::link::{Link, LinkConfig, LinkId};
@@ -49,6 +55,7 @@ use crate::member::{Endpoint, MemberId, ViewId};
 use crate::session::{
     Cause, Delivery, QuarantineRoom, Session, SessionConfig, SessionEvent, SharedIntake, Transmit,
 };
+use crate::wire::frame::Datagram;
 use crate::wire::{Epoch, StreamId, TypeEntry};
 
 /// Numbers that a process hands out and never twice.
@@ -106,17 +113,31 @@ pub(crate) struct Surroundings {
     pub(crate) sent: Arc<SentNames>,
 }
 
+/// A session that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionOver {
+    pub(crate) cause: Cause,
+    /// Its epoch here.
+    pub(crate) epoch: Epoch,
+    /// Its epoch at the peer, if the two ever met.
+    pub(crate) peer_epoch: Option<Epoch>,
+}
+
 /// What a peer asks of its driver.
 #[derive(Debug)]
 pub(crate) enum PeerOutput {
     /// For a handler; `handle_handled` answers.
     Deliver { epoch: Epoch, delivery: Delivery },
+    /// For a handler, if it has time.
+    Datagram(Datagram),
+    /// Probes up to this one were answered.
+    Answered(Answered),
     /// Memory for a large message; `handle_reserved` answers.
     Reserve { epoch: Epoch, stream: StreamId, bytes: u64 },
     /// Write what was to be written and then this, if it can be done at once, and close. Also ends a dial.
     Close { link: LinkId, farewell: Option<Bytes> },
-    /// Byte streams of this session are no more.
-    SessionOver { cause: Cause },
+    /// Byte streams and requests of this session are no more.
+    SessionOver(SessionOver),
     /// These contacts were met by another member.
     Replaced { contacts: Vec<ContactId>, by: MemberId },
     /// For whoever listens.
@@ -194,6 +215,8 @@ pub(crate) struct Peer {
     health: Health,
     /// Links adopted so far.
     links: u64,
+    datagrams: Arc<Datagrams>,
+    probes: Probes,
 }
 
 impl Peer {
@@ -227,6 +250,8 @@ impl Peer {
             outputs: VecDeque::new(),
             errors_in_row: 0,
             links: 0,
+            datagrams: Arc::default(),
+            probes: Probes::default(),
         }
     }
 
@@ -290,8 +315,10 @@ impl Peer {
         self.advance_leave();
         let Some(live) = &mut self.live else { return };
         self.control.drain(..).for_each(|frame| out.push(frame));
-        live.link.poll_transmit(now, out);
+        self.probes.poll_transmit(now, &mut live.link, out);
+        out.mark_acks();
         let before = out.parts.len();
+        Self::write_datagrams(now, &self.datagrams, &self.session, out);
         self.session.poll_transmit(now, out);
         if out.parts.len() > before {
             live.usage.note(now);

@@ -146,6 +146,10 @@ impl Batch {
         }
     }
 
+    pub(crate) const fn records(&self) -> u32 {
+        self.count
+    }
+
     pub(crate) const fn messages(&self) -> u32 {
         self.messages
     }

@@ -341,6 +341,12 @@ impl Intake {
         self.lanes.iter().flat_map(|lane| &lane.queue).map(|batch| u64::from(batch.messages())).sum()
     }
 
+    /// Records of each stream that the session has not taken yet.
+    pub(crate) fn waiting_records(&self) -> impl Iterator<Item = (StreamId, u64)> {
+        let records = |lane: &Lane| lane.queue.iter().map(|batch| u64::from(batch.records())).sum();
+        self.lanes.iter().map(move |lane| (lane.stream, records(lane)))
+    }
+
     /// What this destination costs, unacknowledged ones included.
     pub(crate) const fn bytes(&self) -> usize {
         self.account.taken()

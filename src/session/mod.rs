@@ -205,6 +205,11 @@ impl Session {
         drop(self.quarantine.release());
     }
 
+    /// Whether both are in one view.
+    pub(crate) const fn is_admitted(&self) -> bool {
+        matches!(self.gate, Gate::Open)
+    }
+
     /// For a hello: what was received, and how far the peer may go on.
     pub(crate) fn resume_points(&self) -> Vec<StreamResume> {
         self.inboxes.iter().map(Inbox::resume_point).collect()
@@ -218,6 +223,11 @@ impl Session {
     /// The largest message that the peer takes: a larger one is not sent, and its sender is told.
     pub(crate) fn set_peer_message_bytes(&mut self, most: u64) {
         self.peer_message_bytes = most;
+    }
+
+    /// The largest message that the peer takes, as it said.
+    pub(crate) const fn peer_message_bytes(&self) -> u64 {
+        self.peer_message_bytes
     }
 
     /// Credit for streams that the hello does not list.
@@ -285,6 +295,19 @@ impl Session {
         if let Some(types) = &mut self.types {
             types.note_sent(hash, name);
         }
+    }
+
+    /// Whether the peer takes such a message; `None`: it has not said yet what it takes.
+    pub(crate) fn peer_takes(
+        &self,
+        stream: StreamId,
+        hash: u32,
+        version: u16,
+        body_bytes: usize,
+    ) -> Option<bool> {
+        let types = self.types.as_ref()?;
+        let fits = body_bytes as u64 <= self.peer_message_bytes;
+        Some(fits && types.judge(stream, hash, version, self.is_admitted()).is_ok())
     }
 
     pub(crate) fn handle_batch(&mut self, now: Instant, batch: &WireBatch) -> Result<(), ProtocolError> {
@@ -440,6 +463,20 @@ impl Session {
     /// The last number given on each stream, for a goodbye.
     pub(crate) fn last_sent(&self) -> Vec<(StreamId, Seq)> {
         self.outboxes.iter().map(|outbox| (outbox.stream, outbox.last())).collect()
+    }
+
+    /// The number that the last record of each stream gets, or got, if all that waits is written in this session.
+    pub(crate) fn marks(&self) -> Vec<(StreamId, Seq)> {
+        let intake = self.intake.lock();
+        let mut marks: Vec<_> =
+            self.outboxes.iter().map(|outbox| (outbox.stream, outbox.last_queued())).collect();
+        for (stream, records) in intake.waiting_records() {
+            match marks.iter_mut().find(|(of, _)| *of == stream) {
+                Some((_, mark)) => mark.0 += records,
+                None => marks.push((stream, Seq(records))),
+            }
+        }
+        marks
     }
 
     /// Whether everything up to a goodbye came.

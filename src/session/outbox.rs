@@ -312,6 +312,11 @@ impl Outbox {
         self.next.previous()
     }
 
+    /// The number that the last record here will have.
+    pub(crate) fn last_queued(&self) -> Seq {
+        Seq(self.last().0 + self.queue.iter().map(|batch| u64::from(batch.records())).sum::<u64>())
+    }
+
     /// Messages that are neither acknowledged nor ended.
     pub(crate) fn pending_messages(&self) -> u64 {
         let queue = self.queue.iter().map(|batch| u64::from(batch.messages()));

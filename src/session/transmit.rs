@@ -9,6 +9,7 @@ use crate::limits::WRITE_BYTES;
 pub(crate) struct Transmit {
     pub(crate) parts: Vec<Bytes>,
     bytes: usize,
+    acks_at: usize,
 }
 
 impl Transmit {
@@ -21,6 +22,16 @@ impl Transmit {
     pub(crate) fn insert(&mut self, at: usize, part: Bytes) {
         self.bytes += part.len();
         self.parts.insert(at.min(self.parts.len()), part);
+    }
+
+    /// Acknowledgements go here, before whatever is added from now on.
+    pub(crate) fn mark_acks(&mut self) {
+        self.acks_at = self.parts.len();
+    }
+
+    /// Where acknowledgements go.
+    pub(crate) const fn acks_at(&self) -> usize {
+        self.acks_at
     }
 
     /// Whether another frame may be added: a write is bounded, because what the kernel holds cannot be overtaken.
@@ -41,5 +52,6 @@ impl Transmit {
     pub(crate) fn clear(&mut self) {
         self.parts.clear();
         self.bytes = 0;
+        self.acks_at = 0;
     }
 }

@@ -18,7 +18,7 @@ impl Session {
         if !self.link_up {
             return;
         }
-        let ack_at = out.parts.len();
+        let ack_at = out.acks_at();
         while out.has_room() && self.write_batch(now, out) {}
         self.hand_back();
         self.outboxes.iter_mut().for_each(|outbox| outbox.note_blocked(now));

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::control::{self, StreamAck, TypeEntry};
 use super::field::Reader;
 use super::first::Code;
+use super::record::{self, RecordHeader};
 use super::{DecodeError, Seq, StreamId, crc};
 use crate::limits::{BATCH_RECORDS_MAX, CLOSE_TEXT_BYTES_MAX, DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::member::ViewId;
@@ -130,11 +131,18 @@ pub(crate) struct Batch {
     pub(crate) records: Bytes,
 }
 
+/// One record that travels by itself, without a number: whether it is a whole message is the receiver's to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Datagram {
+    pub(crate) stream: StreamId,
+    pub(crate) record: Bytes,
+}
+
 /// A frame, decoded. Bodies of batches are slices of the read buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     Batch(Batch),
-    Datagram(Bytes),
+    Datagram(Datagram),
     Ack(Vec<StreamAck>),
     /// The nonce, and how many milliseconds ago the sender last heard the receiver.
     Ping {
@@ -188,7 +196,10 @@ impl Frame {
                 let (bytes, most) = (body.len() as u64, DATAGRAM_BYTES_MAX as u64);
                 return Err(DecodeError::TooLong { what: "datagram", bytes, most });
             }
-            FrameKind::Datagram => return Ok(Self::Datagram(body)),
+            FrameKind::Datagram => {
+                let stream = StreamId::from_wire(header.stream)?;
+                return Ok(Self::Datagram(Datagram { stream, record: body }));
+            }
             FrameKind::Ack => Self::Ack(control::decode_acks(&mut reader)?),
             FrameKind::Ping => Self::Ping { nonce: reader.u64()?, heard_millis: reader.u32()? },
             FrameKind::Pong => Self::Pong { nonce: reader.u64()?, heard_millis: reader.u32()? },
@@ -258,9 +269,9 @@ pub(crate) fn encode_control(frame: &Frame) -> Bytes {
             body.extend_from_slice(text.as_bytes());
             FrameHeader::new(FrameKind::Close, 0)
         }
-        Frame::Datagram(bytes) => {
-            body.extend_from_slice(bytes);
-            FrameHeader::new(FrameKind::Datagram, 0)
+        Frame::Datagram(Datagram { stream, record }) => {
+            body.extend_from_slice(record);
+            FrameHeader { stream: stream.to_wire(), ..FrameHeader::new(FrameKind::Datagram, 0) }
         }
         Frame::Batch(batch) => {
             body.extend_from_slice(&batch.records);
@@ -280,5 +291,22 @@ pub(crate) fn encode_control(frame: &Frame) -> Bytes {
         out.extend_from_slice(&body);
         out.extend_from_slice(&crc(&body).to_le_bytes());
     }
+    out.into()
+}
+
+/// The whole frame of a datagram: the same bytes for every recipient. `body` with its record header must not exceed
+/// [`DATAGRAM_BYTES_MAX`].
+pub(crate) fn encode_datagram(stream: StreamId, hash: u32, version: u16, body: &[u8]) -> Bytes {
+    let record = RecordHeader { length: body.len() as u32, flags: record::WHOLE, version, hash };
+    let length = record::HEADER_BYTES + body.len();
+    debug_assert!(length <= DATAGRAM_BYTES_MAX);
+    let header =
+        FrameHeader { stream: stream.to_wire(), ..FrameHeader::new(FrameKind::Datagram, length as u32) };
+    let mut out = Vec::with_capacity(HEADER_BYTES + header.rest_bytes());
+    out.extend_from_slice(&header.encode());
+    out.extend_from_slice(&record.encode());
+    out.extend_from_slice(body);
+    let sum = crc(out.get(HEADER_BYTES..).unwrap_or_default());
+    out.extend_from_slice(&sum.to_le_bytes());
     out.into()
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::first::{self, Code, FirstBytes, Hello, Reject, StreamResume};
 use super::frame::FrameHeader;
-use super::frame::{Batch, HEADER_BYTES, encode_control};
+use super::frame::{Batch, Datagram, HEADER_BYTES, encode_control};
 use super::record::{self, Record, RecordHeader};
 use super::{Class, Epoch, Frame, Protocol, Seq, StreamAck, StreamId, TypeEntry, Versions};
 use crate::member::{Member, MemberId, ViewId};
@@ -150,6 +150,10 @@ fn types() -> Vec<TypeEntry> {
     vec![entry(0x0bad_cafe, 2, true, false, "shop.order"), entry(0, 0, false, true, "")]
 }
 
+fn datagram(stream: StreamId, record: Vec<u8>) -> Value {
+    Value::Frame(Frame::Datagram(Datagram { stream, record: record.into() }))
+}
+
 /// Every file with what it holds.
 pub(super) fn values() -> Vec<(&'static str, Value)> {
     let reject_version = Reject {
@@ -183,7 +187,11 @@ pub(super) fn values() -> Vec<(&'static str, Value)> {
         ("reject_version", Value::First(FirstBytes::Reject(Box::new(reject_version)))),
         ("reject_network", Value::First(FirstBytes::Reject(Box::new(reject_network)))),
         ("reject_wrong_member", Value::First(FirstBytes::Reject(Box::new(reject(Code::WrongMember, ""))))),
-        ("datagram", Value::Frame(Frame::Datagram(Bytes::from_static(b"datagram")))),
+        (
+            "datagram",
+            datagram(StreamId::new(Protocol::APPLICATION, Class::Urgent, false), b"datagram".to_vec()),
+        ),
+        ("datagram_record", datagram(NORMAL, encode_record(&record(record::WHOLE, None, b"vote")))),
         ("ack", Value::Frame(Frame::Ack(acks))),
         ("ping", Value::Frame(Frame::Ping { nonce: 0x0102_0304_0506_0708, heard_millis: 1500 })),
         ("pong", Value::Frame(Frame::Pong { nonce: 0x0102_0304_0506_0708, heard_millis: 2 })),
@@ -262,6 +270,12 @@ fn the_wire_of_version_1_has_not_changed() {
 }
 
 #[test]
+fn a_datagram_that_is_encoded_at_once_has_its_golden_bytes() {
+    let (_, golden) = values().into_iter().find(|(name, _)| *name == "datagram_record").unwrap();
+    assert_eq!(super::frame::encode_datagram(NORMAL, 0x0bad_cafe, 2, b"vote"), golden.encode());
+}
+
+#[test]
 fn every_golden_file_is_looked_at() {
     let known: BTreeSet<_> = values().into_iter().map(|(name, _)| format!("{name}.hex")).collect();
     let files =
@@ -272,12 +286,12 @@ fn every_golden_file_is_looked_at() {
 
 #[test]
 fn every_kind_of_frame_has_its_golden_bytes() {
-    use super::frame::FrameKind::{Ack, Batch, Close, Datagram, Goodbye, Joined, Ping, Pong, Types};
+    use super::frame::FrameKind::{self, Ack, Batch, Close, Goodbye, Joined, Ping, Pong, Types};
     let encoded = values().into_iter().filter(|(_, value)| !matches!(value, Value::First(_)));
     let kinds: Vec<_> = encoded
         .filter_map(|(_, value)| FrameHeader::decode(value.encode().first_chunk().unwrap()).unwrap().kind)
         .collect();
-    for kind in [Batch, Datagram, Ack, Ping, Pong, Types, Joined, Goodbye, Close] {
+    for kind in [Batch, FrameKind::Datagram, Ack, Ping, Pong, Types, Joined, Goodbye, Close] {
         assert!(kinds.contains(&kind), "{kind:?}");
     }
 }

@@ -117,6 +117,10 @@ impl Protocol {
     pub(crate) const APPLICATION: Self = Self(0);
     /// Byte streams.
     pub(crate) const BYTES: Self = Self(1);
+    /// Requests, and what calls them off.
+    pub(crate) const REQUESTS: Self = Self(6);
+    /// Replies: streams of their own, so that they never wait behind requests.
+    pub(crate) const REPLIES: Self = Self(7);
 }
 
 /// The versions this build speaks.

@@ -194,7 +194,10 @@ fn impossible_values_are_refused() {
 
 #[test]
 fn a_datagram_beyond_its_limit_is_refused() {
-    let datagram = |bytes| encode_control(&Frame::Datagram(vec![0; bytes].into()));
+    let datagram = |bytes| {
+        let (stream, record) = (StreamId(0), vec![0; bytes].into());
+        encode_control(&Frame::Datagram(frame::Datagram { stream, record }))
+    };
     assert!(matches!(read_frame(&datagram(DATAGRAM_BYTES_MAX)), Some(Ok(_))));
     assert!(matches!(read_frame(&datagram(DATAGRAM_BYTES_MAX + 1)), Some(Err(DecodeError::TooLong { .. }))));
 }

@@ -134,7 +134,9 @@ impl Inbound for Handler {
         }
     }
 
-    fn session_over(&mut self, _cause: Cause, _next: Option<Epoch>) {}
+    fn datagram(&mut self, _datagram: crate::wire::frame::Datagram) {}
+
+    fn session_over(&mut self, _over: crate::peer::SessionOver, _next: Option<Epoch>) {}
 
     fn turn_over(&mut self) {}
 }

@@ -89,6 +89,8 @@ impl Pair {
     fn output(&mut self, side: usize, of: MemberId, output: PeerOutput) {
         match output {
             PeerOutput::Deliver { epoch, delivery } => self.deliver(side, of, epoch, &delivery),
+            PeerOutput::Datagram(datagram) => self.sides[side].datagrams.push(datagram),
+            PeerOutput::Answered(answered) => self.sides[side].answered.push(answered),
             PeerOutput::Reserve { epoch, stream, .. } => {
                 self.sides[side].room(of).asked.push_back((epoch, stream));
             }
@@ -102,7 +104,7 @@ impl Pair {
                 }
                 self.close(conn, side);
             }
-            PeerOutput::SessionOver { cause } => self.sides[side].overs.push(cause),
+            PeerOutput::SessionOver(over) => self.sides[side].overs.push(over.cause),
             PeerOutput::Replaced { contacts, by } => self.sides[side].replaced.push((contacts, by)),
             PeerOutput::Event(event) => self.sides[side].events.push(event),
         }

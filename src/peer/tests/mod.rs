@@ -2,6 +2,7 @@
 //! at random.
 
 mod cuts;
+mod datagrams;
 mod driver;
 mod errors;
 mod handshake;
@@ -11,6 +12,7 @@ mod leave;
 mod links;
 mod net;
 mod pair;
+mod probes;
 mod random;
 mod random_views;
 mod sessions;

@@ -127,6 +127,8 @@ pub(super) struct Side {
     pub(super) replaced: Vec<(Vec<ContactId>, MemberId)>,
     pub(super) farewells: Vec<Frame>,
     pub(super) dials: Vec<Instant>,
+    pub(super) datagrams: Vec<Datagram>,
+    pub(super) answered: Vec<Answered>,
     seed: u64,
 }
 
@@ -147,6 +149,8 @@ impl Side {
             replaced: Vec::new(),
             farewells: Vec::new(),
             dials: Vec::new(),
+            datagrams: Vec::new(),
+            answered: Vec::new(),
             seed,
         }
     }

@@ -126,6 +126,23 @@ fn r15_a_link_that_breaks_in_quarantine_loses_and_doubles_nothing() {
 }
 
 #[test]
+fn r15_what_is_held_of_a_session_that_ended_is_not_mixed_with_the_next() {
+    let mut pair = Pair::new(CREDIT);
+    let both = pair.both(2);
+    drop(pair.install(A, both.clone()).unwrap());
+    let before: Vec<_> = (0..3).map(|_| pair.send_on(A, MEMBERS, 100).unwrap()).collect();
+    pair.settle();
+    pair.forget(A);
+    let after: Vec<_> = (0..3).map(|_| pair.send_on(A, MEMBERS, 100).unwrap()).collect();
+    pair.run(SECOND * 10);
+    drop(pair.install(B, both).unwrap());
+    pair.run(SECOND * 10);
+    assert!(before.iter().all(|tag| matches!(pair.end_of(*tag), Some(Err(Lost::Indeterminate(_))))));
+    assert_eq!(pair.sides[B].tags(), after);
+    assert!(after.iter().all(|tag| pair.end_of(*tag) == Some(Ok(()))));
+}
+
+#[test]
 fn r15_quarantine_ends_after_its_time_and_the_sender_keeps_what_was_held() {
     let mut pair = Pair::new(CREDIT);
     let both = pair.both(2);
