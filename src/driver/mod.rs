@@ -11,6 +11,7 @@ mod handle;
 mod loopback;
 pub(crate) mod net;
 mod opening;
+pub(crate) mod own;
 mod peer_task;
 mod search;
 mod views;

@@ -10,16 +10,20 @@ mod message;
 mod port;
 mod send;
 mod stats;
+mod taking;
 mod views;
 
 pub use self::bytes::{ByteStream, OpenError, StreamError};
 pub use builder::{Builder, StartError};
 pub use contact::{Contact, ContactError};
+pub(crate) use dispatch::{as_handler, is_within_handler};
 pub use events::Events;
+pub(crate) use handlers::{Handler, HandlerCounts, Run};
 pub use handlers::{HandlerError, Unmatched};
 pub use message::{EncodeError, Kind, Message, Outgoing, Raw};
 pub use send::{ClassSender, SendError, SendReport};
 pub use stats::{Books, PeerStats, Stats, StreamStats};
+pub(crate) use taking::{Pieces, Take, TakeRaw, TakeTyped, TakeUnmatched};
 pub use views::ReincarnateError;
 
 use std::future::Future;
@@ -36,7 +40,7 @@ use tokio_util::task::TaskTracker;
 
 use self::bytes::Streams;
 use dispatch::{PeerInbound, Shared};
-use handlers::{HandlerCounts, Handlers};
+use handlers::Handlers;
 
 use crate::driver::{Application, Driver, Inbound, PeerHandle, clock};
 use crate::limits::{BYTE_STREAM_BACKLOG, EVENTS_MAX};
@@ -81,7 +85,7 @@ impl Messenger {
         let shared = Arc::new(Shared {
             driver,
             handlers: ArcSwap::default(),
-            counts: HandlerCounts::default(),
+            counts: Arc::default(),
             lanes: TaskTracker::new(),
             opened,
         });
