@@ -74,6 +74,7 @@
 //! `cli` (default): the `karere` command. `tls` (default): mutual TLS 1.3 on every link, see `Tls`. `faults`: the proxy
 //! that breaks connections on purpose. Without features it is the lean library.
 
+pub mod blocking;
 mod config;
 mod driver;
 #[cfg(feature = "faults")]

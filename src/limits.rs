@@ -212,6 +212,18 @@ pub(crate) const SUBSCRIBERS_MAX: usize = 64;
 /// Members that were said to be where a peer was: two for each of its addresses.
 pub(crate) const REPLACED_NOTED: usize = 2 * ENDPOINTS_MAX;
 
+// ---- the blocking API ----
+
+/// Listeners to events that threads may have; the oldest ends when another comes. A forgotten one costs a task until the
+/// next event, so they are counted.
+pub(crate) const LISTENERS_MAX: usize = 256;
+/// Work that waits for one handler's thread, each from another sender and stream; who comes later waits with it.
+pub(crate) const JOBS_MAX: usize = 64;
+/// A full channel is looked at again after this, for readers that keep what they take and so say nothing of room.
+pub(crate) const ROOM_RECHECK: Duration = Duration::from_millis(20);
+/// How long closing waits for threads; then they are left to themselves. Only a handler that does not return is slower.
+pub(crate) const THREADS_JOIN: Duration = Duration::from_secs(2);
+
 const _: () = assert!(BATCH_BYTES + 4 * KIB <= FRAME_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES + 4 * KIB <= FRAME_BYTES_MAX);
 const _: () = assert!(CREDIT_BYTES_MIN >= (CHUNK_BYTES + KIB) as u64, "a chunk and its headers must pass");

@@ -11,8 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room sees those before it. `config` stands behind the cores, because it makes their configuration types.
-const ROOMS: [&str; 9] =
-    ["member", "limits", "wire", "session", "link", "peer", "config", "driver", "messenger"];
+const ROOMS: [&str; 10] =
+    ["member", "limits", "wire", "session", "link", "peer", "config", "driver", "messenger", "blocking"];
 /// A room that the application's own code could have written: it sees nothing.
 const ALONE: &str = "faults";
 /// Doors for the fuzzer: sees the cores, and nothing of the driver.

@@ -14,6 +14,7 @@ mod janitor;
 mod loopback;
 pub(crate) mod net;
 mod opening;
+pub(crate) mod own;
 mod peer_task;
 mod resolve;
 mod search;

@@ -34,6 +34,9 @@ pub enum StartError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// The thread or the runtime of a [`blocking`](crate::blocking) messenger cannot be started.
+    #[error("cannot start the messenger's own thread: {0}")]
+    Thread(io::Error),
 }
 
 /// How a messenger is to be. Everything has a default; what contradicts itself is refused by [`Builder::start`].

@@ -54,7 +54,7 @@ pub(super) fn request_depth() -> u8 {
 }
 
 /// Whether a handler runs here.
-pub(super) fn is_within_handler() -> bool {
+pub(crate) fn is_within_handler() -> bool {
     WITHIN.try_with(|_| ()).is_ok()
 }
 
@@ -67,11 +67,19 @@ pub(super) fn claim_reply_to(recipient: MemberId) -> bool {
     WITHIN.try_with(claim).unwrap_or(false)
 }
 
+/// Runs a handler's work on a thread of its own, as inside a handler. What `work` is given is to be raised for each
+/// message: each has one reply that may draw on the reserve.
+pub(crate) fn as_handler<T>(sender: MemberId, work: impl FnOnce(&AtomicU64) -> T) -> T {
+    let message = Arc::new(AtomicU64::new(1));
+    let within = Within { sender, message: Arc::clone(&message), replied: Cell::new(0), depth: 0 };
+    WITHIN.sync_scope(within, || work(&message))
+}
+
 /// What dispatching needs of the messenger.
 pub(super) struct Shared {
     pub(super) driver: Arc<Driver>,
     pub(super) handlers: ArcSwap<Handlers>,
-    pub(super) counts: HandlerCounts,
+    pub(super) counts: Arc<HandlerCounts>,
     /// Tasks that run handlers.
     pub(super) lanes: TaskTracker,
     /// Datagrams for members that were no peers.

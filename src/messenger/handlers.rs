@@ -13,6 +13,7 @@ use std::task::Poll;
 use bytes::Bytes;
 
 use super::message::{Kind, Message, Raw};
+use super::taking::{Piece, Pieces};
 use crate::limits::TYPES_MAX;
 use crate::member::MemberId;
 use crate::wire::record::{self, RecordHeader};
@@ -35,6 +36,12 @@ pub enum HandlerError {
         name: &'static str,
         /// The type that is registered.
         other: &'static str,
+    },
+    /// The thread that was to run it did not start.
+    #[error("cannot start a thread for the handler: {why}")]
+    Thread {
+        /// What the operating system says.
+        why: String,
     },
     /// There is a fallback handler already.
     #[error("there is a fallback handler already")]
@@ -143,7 +150,7 @@ impl<'a> Run<'a> {
 
     /// Whether there is a next message, and it is of this type, in a version that is understood.
     #[inline]
-    fn is_next(&self, kind: Kind) -> bool {
+    pub(crate) fn is_next(&self, kind: Kind) -> bool {
         self.present && self.header.hash == kind.hash() && self.header.version <= kind.version()
     }
 
@@ -161,12 +168,42 @@ impl<'a> Run<'a> {
 
     /// The next message is done with.
     #[inline]
-    fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.count();
         self.fetch();
         // One task at a time runs a stream's handlers.
         let message = self.progress.message;
         message.store(message.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// The next message, to be taken by whoever handles it.
+    pub(crate) fn piece(&self) -> Piece<'_> {
+        Piece { header: self.header, records: &self.records, body: self.body.clone() }
+    }
+
+    /// The messages at the head that are of the type of the first, without passing over them.
+    pub(crate) fn ahead(&self, most: usize) -> Pieces {
+        let mut pieces = Pieces::new(&self.records);
+        let mut next = self.present.then(|| (self.header, self.body.clone()));
+        while let Some((header, body)) = next.filter(|_| pieces.len() < most) {
+            let mut at = body.end;
+            pieces.push(header, body);
+            next = std::iter::from_fn(|| {
+                let rest = self.records.get(at..).filter(|rest| !rest.is_empty())?;
+                let (header, body) = record::locate(rest).ok()?;
+                let body = at + body.start..at + body.end;
+                at = body.end;
+                Some((header, body))
+            })
+            .find(|(header, _)| !header.is(record::VOID))
+            .filter(|(header, _)| header.hash == self.header.hash);
+        }
+        pieces
+    }
+
+    /// What handlers did not do.
+    pub(crate) const fn counts(&self) -> &HandlerCounts {
+        self.counts
     }
 
     /// Passes over the next message: nobody handles it.
@@ -214,10 +251,23 @@ impl<'a> Run<'a> {
     }
 
     fn note_panic(&self, panic: &(dyn Any + Send)) {
-        self.counts.panics.fetch_add(1, Ordering::Relaxed);
+        self.counts.note_panic(self.from, panic);
+    }
+}
+
+impl HandlerCounts {
+    /// A handler panicked over a message.
+    pub(crate) fn note_panic(&self, from: MemberId, panic: &(dyn Any + Send)) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
-        tracing::error!(from = %self.from, panic = text, "a handler panicked; its message counts as handled");
+        tracing::error!(%from, panic = text, "a handler panicked; its message counts as handled");
+    }
+
+    /// A body could not be decoded.
+    pub(crate) fn note_undecodable(&self, from: MemberId, kind: &str, error: &postcard::Error) {
+        self.undecodable.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%from, kind, %error, "cannot decode a message");
     }
 }
 
@@ -245,11 +295,7 @@ where
                         let from = run.from;
                         run.handle(|| (self.handler)(from, message)).await;
                     }
-                    Err(error) => {
-                        run.counts.undecodable.fetch_add(1, Ordering::Relaxed);
-                        let kind = M::KIND.name();
-                        tracing::warn!(from = %run.from, kind, %error, "cannot decode a message");
-                    }
+                    Err(error) => run.counts.note_undecodable(run.from, M::KIND.name(), &error),
                 }
                 run.finish();
             }
@@ -338,7 +384,7 @@ impl Handlers {
         self.insert(kind, Arc::new(RawTyped { kind, handler }))
     }
 
-    fn insert(&mut self, kind: Kind, handler: Arc<dyn Handler>) -> Result<(), HandlerError> {
+    pub(crate) fn insert(&mut self, kind: Kind, handler: Arc<dyn Handler>) -> Result<(), HandlerError> {
         if let Some(other) = self.by_hash.get(&kind.hash()) {
             let (name, other) = (kind.name(), other.kind.name());
             return Err(if name == other {
@@ -360,10 +406,14 @@ impl Handlers {
         F: Fn(MemberId, Unmatched) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
+        self.insert_fallback(Arc::new(Fallback(handler)))
+    }
+
+    pub(crate) fn insert_fallback(&mut self, handler: Arc<dyn Handler>) -> Result<(), HandlerError> {
         if self.fallback.is_some() {
             return Err(HandlerError::SecondFallback);
         }
-        self.fallback = Some(Arc::new(Fallback(handler)));
+        self.fallback = Some(handler);
         Ok(())
     }
 

@@ -15,20 +15,24 @@ mod probe;
 mod request;
 mod send;
 mod stats;
+mod taking;
 mod views;
 
 pub use self::bytes::{ByteStream, OpenError, StreamError};
 pub use builder::{Builder, StartError};
 pub use contact::{Contact, ContactError};
 pub use datagram::DatagramReport;
+pub(crate) use dispatch::{as_handler, is_within_handler};
 pub use events::Events;
 pub use flush::{Digest, FlushReport, Missing, Unflushed};
+pub(crate) use handlers::{Handler, HandlerCounts, Run};
 pub use handlers::{HandlerError, Unmatched};
 pub use message::{EncodeError, Kind, Message, Outgoing, Raw};
 pub use probe::ProbeReport;
 pub use request::{Request, RequestError};
 pub use send::{ClassSender, SendError, SendReport};
 pub use stats::{Books, PeerStats, Stats, StreamStats};
+pub(crate) use taking::{Pieces, Take, TakeRaw, TakeTyped, TakeUnmatched};
 pub use views::ReincarnateError;
 
 use std::future::Future;
@@ -45,7 +49,7 @@ use tokio_util::task::TaskTracker;
 
 use dispatch::{Extension, PeerInbound, Shared};
 use events::Hub;
-use handlers::{HandlerCounts, Handlers};
+use handlers::Handlers;
 use ledger::Ledger;
 use request::Requests;
 
@@ -94,7 +98,7 @@ impl Messenger {
         let shared = Arc::new(Shared {
             driver,
             handlers: ArcSwap::default(),
-            counts: HandlerCounts::default(),
+            counts: Arc::default(),
             lanes: TaskTracker::new(),
             datagrams_absent: AtomicU64::new(0),
             opened,

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::mux::Key;
@@ -71,7 +72,25 @@ impl ByteStream {
     ///
     /// Does nothing to a stream whose directions have both ended.
     pub fn abort(self, reason: &str) {
+        self.abort_shared(reason);
+    }
+
+    pub(crate) fn abort_shared(&self, reason: &str) {
         self.streams.abort(self.key, reason);
+    }
+
+    // For halves on threads: one reads, one writes.
+
+    pub(crate) fn poll_read_shared(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Bytes>> {
+        self.streams.poll_read(self.key, cx, most)
+    }
+
+    pub(crate) fn poll_write_shared(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.streams.poll_write(self.key, cx, buf)
+    }
+
+    pub(crate) fn poll_shutdown_shared(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.streams.poll_shutdown(self.key, cx)
     }
 }
 
