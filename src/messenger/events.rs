@@ -14,7 +14,7 @@ pub struct Events {
 }
 
 impl Events {
-    pub(super) const fn new(receiver: broadcast::Receiver<PeerEvent>) -> Self {
+    pub(crate) const fn new(receiver: broadcast::Receiver<PeerEvent>) -> Self {
         Self { receiver, missed: 0 }
     }
 
