@@ -48,7 +48,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use dispatch::{Extension, PeerInbound, Shared};
-use events::Hub;
+pub(crate) use events::Hub;
 use handlers::Handlers;
 use ledger::Ledger;
 use request::Requests;
