@@ -79,3 +79,53 @@ impl Bridge {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::MemberId;
+    use crate::messenger::Hub;
+
+    fn event(number: usize) -> PeerEvent {
+        PeerEvent::Connected { peer: MemberId::from_parts(0, number as u128) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_that_reads_nothing_gets_the_oldest_and_the_newest_and_the_rest_is_counted() {
+        let hub = Arc::<Hub>::default();
+        let (to, listener) = bounded(EVENTS_MAX);
+        let (missed, stop) = (Arc::<AtomicU64>::default(), CancellationToken::new());
+        let bridge = Bridge { to, missed: Arc::clone(&missed), stop: stop.clone() };
+        let bridge = tokio::spawn(bridge.run(hub.subscribe()));
+        let count = 5 * EVENTS_MAX;
+        for number in 0..count {
+            hub.tell(&event(number));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(listener.len(), EVENTS_MAX, "bounded, and nobody waited for the listener");
+        let mut came = Vec::new();
+        while came.last() != Some(&event(count - 1)) {
+            came.extend(listener.try_iter());
+            tokio::time::sleep(ROOM_RECHECK).await;
+        }
+        assert_eq!(came[..EVENTS_MAX], (0..EVENTS_MAX).map(event).collect::<Vec<_>>());
+        let newest = count - EVENTS_MAX..count;
+        assert_eq!(came[came.len() - EVENTS_MAX..], newest.map(event).collect::<Vec<_>>());
+        assert_eq!(came.len() as u64 + missed.load(Ordering::Relaxed), count as u64);
+        stop.cancel();
+        bridge.await.unwrap();
+        assert!(listener.recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_happened_is_told_before_the_end() {
+        let hub = Arc::<Hub>::default();
+        let (to, listener) = bounded(EVENTS_MAX);
+        let bridge = Bridge { to, missed: Arc::default(), stop: CancellationToken::new() };
+        bridge.stop.cancel();
+        let events = hub.subscribe();
+        (0..3).for_each(|number| hub.tell(&event(number)));
+        bridge.run(events).await;
+        assert_eq!(listener.iter().collect::<Vec<_>>(), (0..3).map(event).collect::<Vec<_>>());
+    }
+}

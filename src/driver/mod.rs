@@ -247,6 +247,8 @@ impl Driver {
             Some(application) => application.attach(&handle),
             None => Box::new(Nobody),
         };
+        // Its timers are this runtime's, also when a thread that is in none, or in another, sends the first message.
+        let _runtime = self.runtime.enter();
         let mut task = PeerTask::new(Arc::clone(self), Arc::clone(&handle), inbound);
         if id == self.me().member.id {
             task = task.loop_back();

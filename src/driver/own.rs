@@ -230,7 +230,7 @@ mod tests {
     fn threads_are_counted_until_they_end() {
         let own = Own::start().unwrap();
         let (tell, told) = std::sync::mpsc::sync_channel::<()>(1);
-        own.spawn_thread("test", move || drop(told.recv())).unwrap();
+        own.spawn_thread("test", move || assert!(told.recv().is_err())).unwrap();
         assert_eq!(own.threads.alive.lock().len(), 2);
         drop(tell);
         assert!(own.join_handlers());

@@ -15,7 +15,7 @@ use queue::Queue;
 
 /// Where events come from. Whoever tells one waits for nobody: it is put into each listener's queue.
 #[derive(Debug, Default)]
-pub(super) struct Hub {
+pub(crate) struct Hub {
     mailboxes: ArcSwap<Vec<Arc<Mailbox>>>,
 }
 
@@ -33,13 +33,13 @@ struct Inside {
 
 impl Hub {
     /// For everyone who listens now.
-    pub(super) fn tell(&self, event: &PeerEvent) {
+    pub(crate) fn tell(&self, event: &PeerEvent) {
         for mailbox in self.mailboxes.load().iter() {
             mailbox.change(|inside| inside.queue.push(event.clone()));
         }
     }
 
-    pub(super) fn subscribe(self: &Arc<Self>) -> Events {
+    pub(crate) fn subscribe(self: &Arc<Self>) -> Events {
         let mailbox = Arc::new(Mailbox::default());
         let before = self.mailboxes.rcu(|all| {
             let mut all = Vec::clone(all);
