@@ -71,8 +71,8 @@
 //!
 //! # Features
 //!
-//! `cli` (default): the `karere` command. `faults`: the proxy that breaks connections on purpose. Without features it
-//! is the lean library.
+//! `cli` (default): the `karere` command. `tls` (default): mutual TLS 1.3 on every link, see `Tls`. `faults`: the proxy
+//! that breaks connections on purpose. Without features it is the lean library.
 
 pub mod blocking;
 mod config;
@@ -90,6 +90,8 @@ mod peer;
 mod session;
 mod wire;
 
+#[cfg(feature = "tls")]
+pub use config::tls::{Tls, TlsError};
 pub use config::{ConfigError, Limits, Timeouts};
 pub use member::{Endpoint, EndpointError, Member, MemberId, MemberIdError, View, ViewId, Views};
 pub use messenger::{

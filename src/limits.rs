@@ -74,6 +74,9 @@ pub(crate) const WRITE_BYTES: usize = 256 * KIB;
 pub(crate) const NOTSENT_BYTES: u32 = 128 * KIB as u32;
 /// Read buffer of a link that is busy; an idle one holds none.
 pub(crate) const READ_BYTES: usize = 256 * KIB;
+/// What a busy link under TLS reads from its socket at once; an idle one holds none.
+#[cfg(feature = "tls")]
+pub(crate) const TLS_READ_BYTES: usize = 64 * KIB;
 /// Free buffers of `BATCH_BYTES` kept for reuse in one process.
 pub(crate) const POOL_BUFFERS: usize = 64;
 /// Bytes of lower classes pass after this many of higher ones, so that strict priority starves nobody.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use common::*;
 use karere::faults::Fault;
-use karere::{Cause, Class, Lost, SendError};
+use karere::{Cause, Class, Lost, SendError, Timeouts};
 use tokio::sync::Semaphore;
 
 const EXPIRED: Result<(), Lost> = Err(Lost::NotSent(Cause::Expired));
@@ -18,7 +18,9 @@ async fn what_waits_too_long_for_an_unreachable_peer_is_resolved_while_it_is_unr
     let server = server(quick()).await;
     let got = Collected::by(&server);
     let proxy = proxy_to(&server);
-    let client = client(quick()).await;
+    // Nothing but an expiry wakes the client in time.
+    let seldom = Timeouts { redial_min: secs(60), redial_max: secs(60), ..quick() };
+    let client = client(seldom).await;
     let audit = Auditor::of(&client);
     let contact = contact_at(&client, proxy.address()).await;
     proxy.inject(Fault::Refuse { ms: 3_600_000 });
@@ -32,14 +34,12 @@ async fn what_waits_too_long_for_an_unreachable_peer_is_resolved_while_it_is_unr
     for receipt in &receipts {
         assert_eq!(within(LONG, receipt.acked()).await, EXPIRED);
     }
-    assert!(start.elapsed() >= ms(300), "{:?}", start.elapsed());
+    assert!(start.elapsed() >= ms(300) && start.elapsed() < secs(5), "{:?}", start.elapsed());
     assert!(!is_connected(&client, contact.id()) && stays.now().is_none());
     let stats = peer(&client, contact.id()).unwrap();
     assert_eq!((stats.books.not_sent, stats.books.pending), (100, 1));
     assert!(stats.queue_bytes < 100, "their room came back: {}", stats.queue_bytes);
-    proxy.inject(Fault::Refuse { ms: 0 });
-    assert_eq!(within(LONG, stays.handled()).await, Ok(()));
-    got.are_exactly(1, LONG).await;
+    assert_eq!(got.len(), 0);
     audit.check();
 }
 
@@ -108,7 +108,9 @@ async fn nobody_waits_for_room_longer_than_the_time_to_live() {
     .await;
     let queued = client.stats().total().queued;
     let sender = client.class(Class::Normal).expires_in(ms(100));
+    let start = Instant::now();
     let report = within(LONG, sender.send_wait(&Number(1), [id], secs(60))).await.unwrap();
+    assert!(start.elapsed() >= ms(100) && start.elapsed() < secs(5), "{:?}", start.elapsed());
     assert_eq!((report.queued, report.full), (0, vec![id]));
     assert_eq!(client.stats().total().queued, queued, "it never counted as queued");
 }

@@ -108,7 +108,7 @@ async fn ones_own_digest_is_handled_when_the_handlers_of_what_was_accepted_are_d
     let report = server.wait_handled(&digest, ms(50)).await;
     assert_eq!(missing(&report, Unflushed::NotHandled), 1, "all but one: {report:?}");
     let waiting = server.wait_handled(&digest, LONG);
-    let (report, ()) = tokio::join!(waiting, async { gate.let_pass(1) });
+    let (report, ()) = within(secs(5), async { tokio::join!(waiting, async { gate.let_pass(1) }) }).await;
     assert!(report.is_complete() && gate.handled() == 11, "{report:?}");
     gate.let_pass(100);
 }

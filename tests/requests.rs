@@ -137,6 +137,15 @@ async fn a_request_is_answered_in_every_class_and_size_and_by_oneself() {
         let bulk = Bulk(pattern(1, bytes));
         assert_eq!(client.request(&bulk, contact.id(), LONG).await, Ok(bulk), "{bytes} bytes");
     }
+    let streams = peer(&server, client.member().id).unwrap().streams;
+    let mut replies: Vec<_> = streams.iter().filter(|stream| stream.protocol == 7).collect();
+    replies.sort_by_key(|stream| stream.class);
+    let ways: Vec<_> = replies.iter().map(|stream| (stream.class, stream.open)).collect();
+    assert_eq!(
+        ways,
+        [(Class::Urgent, true), (Class::Normal, true), (Class::Bulk, true)],
+        "as their requests"
+    );
     // The acceptor asks back, and each asks itself.
     answer_asks(&client);
     assert_eq!(server.request(&Ask(3), client.member().id, LONG).await, Ok(Number(4)));
@@ -342,6 +351,24 @@ async fn a_restart_on_the_same_address_ends_requests_as_indeterminate_at_once() 
 }
 
 #[cfg(feature = "faults")]
+#[tokio::test]
+async fn a_handler_is_dropped_when_the_time_is_over_though_its_asker_cannot_say_so() {
+    let server = server(Timeouts::default()).await;
+    let lives = never_answer(&server);
+    let proxy = proxy_to(&server);
+    let client = client(Timeouts::default()).await;
+    let contact = contact_at(&client, proxy.address()).await;
+    let (asker, id) = (client.clone(), contact.id());
+    let asked = tokio::spawn(async move { asker.request(&Ask(1), id, ms(500)).await });
+    eventually(LONG, || lives.counts().0 == 1).await;
+    proxy.inject(karere::faults::Fault::Silence { drain: true });
+    // Before a link could be replaced.
+    eventually(secs(4), || lives.counts() == (1, 1)).await;
+    assert_eq!(within(LONG, asked).await.unwrap(), Err(RequestError::Timeout));
+    assert_eq!(links(&client, id), 1);
+}
+
+#[cfg(feature = "faults")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_survive_their_links_and_each_is_handled_once() {
     let server = server(patient()).await;
@@ -406,10 +433,17 @@ async fn more_than_the_other_side_can_hold_are_refused_as_busy_and_nothing_else_
     let mut waiting = tokio::task::JoinSet::new();
     let busy = loop {
         let (asker, bulk) = (client.clone(), Bulk(vec![1; 500_000]));
+        let queued = client.stats().total().queued;
         waiting.spawn(async move { asker.request(&bulk, id, secs(3600)).await });
+        // Until it is there, or the queue here would be full.
+        eventually(LONG, || {
+            let total = client.stats().total();
+            total.queued > queued && total.pending == 0
+        })
+        .await;
         match tokio::time::timeout(ms(20), waiting.join_next()).await {
             Ok(Some(ended)) => break ended.unwrap(),
-            Ok(None) | Err(_) => assert!(waiting.len() < 12, "some 4 MiB wait at most"),
+            Ok(None) | Err(_) => assert!(waiting.len() < 50, "some 4 MiB wait at most"),
         }
     };
     assert_eq!(busy, Err(RequestError::Busy));
@@ -543,15 +577,15 @@ async fn a_reply_passes_though_the_queue_is_full_of_messages_that_wait_for_it() 
     })
     .unwrap();
     answer_asks(&one);
-    // Until nothing moves: the other's credit and the queue here are full.
-    let to = [two.member().id];
-    let word = Word("x".repeat(1000));
-    let mut refused = Instant::now();
-    while refused.elapsed() < Duration::from_millis(200) {
-        if one.send(&word, to).unwrap().is_complete() {
-            refused = Instant::now();
-        } else {
-            tokio::time::sleep(ms(2)).await;
+    // Until nothing moves: the other's credit and the queue here are full, to the last byte that a reply could take.
+    for word in ["x".repeat(1000), String::new()].map(Word) {
+        let mut refused = Instant::now();
+        while refused.elapsed() < Duration::from_millis(200) {
+            if one.send(&word, [two.member().id]).unwrap().is_complete() {
+                refused = Instant::now();
+            } else {
+                tokio::time::sleep(ms(2)).await;
+            }
         }
     }
     start.add_permits(1);

@@ -1,5 +1,8 @@
 //! Configuration: what a user writes, and what it becomes once it was checked. Parsed once, at the start.
 
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -114,6 +117,8 @@ pub(crate) struct Raw {
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
     pub(crate) views: Views,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<tls::Tls>,
 }
 
 /// What is wrong with a configuration. Nothing was started.
@@ -145,6 +150,10 @@ pub enum ConfigError {
         /// The bound.
         most: usize,
     },
+    /// Certificates or keys that cannot be used.
+    #[cfg(feature = "tls")]
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
     /// Two settings that contradict each other.
     #[error("{what}: {why}")]
     Contradiction {
@@ -249,6 +258,8 @@ impl TryFrom<Raw> for Settings {
                 hello: times.hello,
                 lease: times.resume_lease,
                 idle: times.idle,
+                // Plain, until whoever starts it says otherwise.
+                body_check: Default::default(),
             },
             budget: BudgetLimits {
                 process_bytes: bounds.process_bytes,

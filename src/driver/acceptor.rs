@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::net::{BoxConn, Listener};
 use super::opening::{self, OpeningError};
-use super::{Driver, Incoming};
+use super::{Driver, Incoming, clock};
 use crate::limits::{HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX};
 use crate::peer::{Lobby, LobbyTicket};
 use crate::wire::first::Code;
@@ -82,9 +82,19 @@ fn enter(driver: &Arc<Driver>, door: &Arc<Mutex<Door>>, conn: BoxConn, from: Soc
     });
 }
 
-async fn greet(driver: &Arc<Driver>, mut conn: BoxConn, from: SocketAddr) {
+async fn greet(driver: &Arc<Driver>, conn: BoxConn, from: SocketAddr) {
     let deadline = driver.config().hello;
-    let opening = match tokio::time::timeout(deadline, opening::read(&mut conn)).await {
+    let until = tokio::time::Instant::from_std(clock::now()) + deadline;
+    let mut conn = match tokio::time::timeout_at(until, driver.secure(conn)).await {
+        Ok(Ok(conn)) => conn,
+        Ok(Err(turned)) => {
+            driver.count_refusal(&format_args!("{from}: {}", turned.why));
+            tracing::warn!(%from, "refused: {}", turned.why);
+            return turned.part().await;
+        }
+        Err(_) => return driver.count_refusal(&format_args!("{from}: no TLS within {deadline:?}")),
+    };
+    let opening = match tokio::time::timeout_at(until, opening::read(&mut conn)).await {
         Ok(Ok(opening)) => opening,
         Ok(Err(OpeningError::Decode(error @ DecodeError::Version { found }))) => {
             driver.count_refusal(&format_args!("{from}: {error}"));
@@ -93,7 +103,14 @@ async fn greet(driver: &Arc<Driver>, mut conn: BoxConn, from: SocketAddr) {
         }
         Ok(Err(OpeningError::Decode(error))) if is_ours(&error) => {
             driver.count_refusal(&format_args!("{from}: {error}"));
-            let reject = driver.surroundings.me.reject(Code::Malformed, error.to_string());
+            let reject = driver.me().reject(Code::Malformed, error.to_string());
+            return opening::refuse(conn, Box::new(reject)).await;
+        }
+        Ok(Err(error @ OpeningError::WantsTls)) => {
+            driver.count_refusal(&format_args!("{from}: {error}"));
+            tracing::warn!(%from, "refused: {error}");
+            // This is no TLS, and by that its dialler knows.
+            let reject = driver.me().reject(Code::Identity, "this process speaks without TLS");
             return opening::refuse(conn, Box::new(reject)).await;
         }
         Ok(Err(OpeningError::Decode(error))) => {
@@ -101,12 +118,19 @@ async fn greet(driver: &Arc<Driver>, mut conn: BoxConn, from: SocketAddr) {
             driver.count_refusal(&format_args!("{from}: {error}"));
             return;
         }
-        Ok(Err(error)) => return driver.count_refusal(&format_args!("{from}: {error}")),
+        Ok(Err(error)) => {
+            return driver.count_refusal(&format_args!("{from}: {error}"));
+        }
         Err(_) => return driver.count_refusal(&format_args!("{from}: no hello within {deadline:?}")),
     };
     let (FirstBytes::Hello(hello), rest) = opening else {
         return driver.count_refusal(&format_args!("{from}: an answer where a hello was expected"));
     };
+    if let Err(reject) = driver.judge_identity(&hello, &*conn) {
+        driver.count_refusal(&format_args!("{from}: {}", reject.text));
+        tracing::warn!(%from, "refused: {}", reject.text);
+        return opening::refuse(conn, reject).await;
+    }
     let introduction = driver.me();
     if let Err(reject) = introduction.judge(&hello) {
         if hello.to.is_some() || reject.code != Code::WrongMember {

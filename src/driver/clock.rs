@@ -13,6 +13,12 @@ pub(crate) fn unix_millis() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Time since the Unix epoch, to look whether the own certificate has expired.
+#[cfg(feature = "tls")]
+pub(crate) fn since_unix() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
 /// Chance, for ids and seeds.
 pub(crate) fn random() -> u128 {
     fastrand::u128(..)

@@ -6,27 +6,27 @@ use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 use super::{Driver, Registry, clock, search};
-use crate::member::{Endpoint, MemberId};
-use crate::peer::{ContactId, Finding, PeerEvent};
+use crate::member::MemberId;
+use crate::peer::{ContactId, Finding, PeerEvent, Place};
 
 /// A contact that a handle holds.
 #[derive(Debug)]
 pub(super) struct Held {
-    endpoint: Endpoint,
+    place: Place,
     found: watch::Sender<MemberId>,
 }
 
 impl Driver {
     /// Who is at this address? Asks until somebody answers. Cancel safe: dropping the future ends the search.
-    pub(crate) async fn search(self: &Arc<Self>, endpoint: Endpoint) -> Finding {
-        search::run(self, endpoint, Some(self.contact_give_up)).await
+    pub(crate) async fn search(self: &Arc<Self>, place: Place) -> Finding {
+        search::run(self, place, Some(self.contact_give_up)).await
     }
 
     /// Keeps the session with a member found at an address. `None`: closed.
     pub(crate) fn hold(
         self: &Arc<Self>,
         id: MemberId,
-        endpoint: Endpoint,
+        place: Place,
     ) -> Option<(ContactId, watch::Receiver<MemberId>)> {
         let mut registry = self.registry.lock();
         if registry.closed {
@@ -34,20 +34,14 @@ impl Driver {
         }
         let contact = ContactId(self.next_contact.fetch_add(1, Ordering::Relaxed));
         let (found, watcher) = watch::channel(id);
-        registry.contacts.insert(contact, Held { endpoint: endpoint.clone(), found });
-        self.attach_contact(&registry, id, contact, endpoint);
+        registry.contacts.insert(contact, Held { place: place.clone(), found });
+        self.attach_contact(&registry, id, contact, place);
         Some((contact, watcher))
     }
 
-    fn attach_contact(
-        self: &Arc<Self>,
-        registry: &Registry,
-        id: MemberId,
-        contact: ContactId,
-        endpoint: Endpoint,
-    ) {
+    fn attach_contact(self: &Arc<Self>, registry: &Registry, id: MemberId, contact: ContactId, place: Place) {
         let handle = self.peer_or_new(registry, id);
-        handle.peer.lock().add_contact(clock::now(), contact, endpoint);
+        handle.peer.lock().add_contact(clock::now(), contact, place);
         handle.doorbell.ring();
     }
 
@@ -66,7 +60,7 @@ impl Driver {
             registry.contacts.iter().map(|(id, held)| (*id, *held.found.borrow())).collect();
         for (contact, with) in contacts {
             // Whoever departed is being looked for already, or rather whoever comes in its place.
-            if !registry.roster.place(with).gone {
+            if !registry.roster.seat(with).gone {
                 self.go_over(registry, contact, if with == old { new } else { with });
             }
         }
@@ -88,11 +82,11 @@ impl Driver {
     pub(super) fn seek_others(self: &Arc<Self>, registry: &Registry, departed: MemberId) {
         for (contact, held) in &registry.contacts {
             if *held.found.borrow() == departed {
-                let (driver, contact, endpoint) = (Arc::clone(self), *contact, held.endpoint.clone());
+                let (driver, contact, place) = (Arc::clone(self), *contact, held.place.clone());
                 let mut released = held.found.subscribe();
                 self.spawn(async move {
                     let seek = async {
-                        let by = search::another(&driver, endpoint, departed).await;
+                        let by = search::another(&driver, place, departed).await;
                         driver.go_over(&mut driver.registry.lock(), contact, by);
                         driver.event(PeerEvent::Replaced { old: departed, new: by });
                     };
@@ -110,10 +104,10 @@ impl Driver {
     /// Another member was found at the address of a contact, if that is still held.
     fn go_over(self: &Arc<Self>, registry: &mut Registry, contact: ContactId, to: MemberId) {
         let Some(held) = registry.contacts.get(&contact) else { return };
-        let endpoint = held.endpoint.clone();
+        let place = held.place.clone();
         held.found.send_replace(to);
         if !registry.closed {
-            self.attach_contact(registry, to, contact, endpoint);
+            self.attach_contact(registry, to, contact, place);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::clock;
 use super::doorbell::Doorbell;
 use super::net::BoxConn;
 use crate::member::MemberId;
-use crate::peer::{Answered, Datagrams, Introduction, Peer, Place};
+use crate::peer::{Answered, Datagrams, Introduction, Peer, Seat};
 use crate::session::{Handled, SharedIntake};
 use crate::wire::Hello;
 
@@ -35,7 +35,7 @@ pub(crate) struct PeerHandle {
     pub(crate) peer: Mutex<Peer>,
     pub(crate) doorbell: Doorbell,
     /// A view that was installed and that the peer was not told of yet.
-    view: Mutex<Option<(Arc<Introduction>, Place)>>,
+    view: Mutex<Option<(Arc<Introduction>, Seat)>>,
     pub(crate) datagrams: Arc<Datagrams>,
     /// Which probes the peer has answered.
     pub(super) answered: watch::Sender<Answered>,
@@ -63,12 +63,12 @@ impl PeerHandle {
     }
 
     /// A view was installed; only the last one counts.
-    pub(crate) fn note_view(&self, me: Arc<Introduction>, place: Place) {
-        *self.view.lock() = Some((me, place));
+    pub(crate) fn note_view(&self, me: Arc<Introduction>, seat: Seat) {
+        *self.view.lock() = Some((me, seat));
         self.doorbell.ring();
     }
 
-    pub(crate) fn take_view(&self) -> Option<(Arc<Introduction>, Place)> {
+    pub(crate) fn take_view(&self) -> Option<(Arc<Introduction>, Seat)> {
         self.view.lock().take()
     }
 

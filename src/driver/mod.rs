@@ -8,6 +8,7 @@ pub(crate) mod clock;
 mod connect;
 mod contacts;
 mod doorbell;
+pub(crate) mod guard;
 mod handle;
 mod janitor;
 mod loopback;
@@ -19,6 +20,8 @@ mod resolve;
 mod search;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 mod views;
 mod wire_io;
 
@@ -39,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use contacts::Held;
+use guard::Guard;
 use net::BoxConn;
 use peer_task::PeerTask;
 
@@ -53,7 +57,7 @@ use crate::peer::{
 use crate::session::{Account, Accounts, Budget, Buffers, Cause, Delivery, Intake, QuarantineRoom};
 use crate::wire::first::Code;
 use crate::wire::frame::Datagram;
-use crate::wire::{Epoch, Reject, TypeEntry};
+use crate::wire::{BodyCheck, Epoch, Reject, TypeEntry};
 
 /// Connections that are said goodbye to at the same time; beyond it they are just closed.
 const PARTING_MAX: usize = 256;
@@ -100,6 +104,8 @@ pub(crate) struct Driver {
     /// What hellos say of this process from now on. Changes under the registry's lock.
     me: ArcSwap<Introduction>,
     pub(crate) net: Arc<dyn Net>,
+    /// TLS, if this process speaks it.
+    guard: Option<Arc<dyn Guard>>,
     pub(crate) contact_give_up: Duration,
     /// Memory for messages larger than the credit; permits of 1 KiB.
     pub(crate) reassembly: Arc<Semaphore>,
@@ -131,7 +137,12 @@ struct Registry {
 
 impl Driver {
     /// Must be called in a tokio runtime; all tasks run there.
-    pub(crate) fn new(settings: &Settings, introduction: Introduction, net: Arc<dyn Net>) -> Arc<Self> {
+    pub(crate) fn new(
+        settings: &Settings,
+        introduction: Introduction,
+        net: Arc<dyn Net>,
+        guard: Option<Arc<dyn Guard>>,
+    ) -> Arc<Self> {
         let kib = Self::reassembly_permits(settings.reassembly_bytes as u64) as usize;
         let me = Arc::new(introduction);
         let driver = Arc::new(Self {
@@ -144,6 +155,7 @@ impl Driver {
                 sent: Arc::default(),
             },
             net,
+            guard,
             contact_give_up: settings.contact_give_up,
             reassembly: Arc::new(Semaphore::new(kib)),
             stop: CancellationToken::new(),
@@ -179,6 +191,11 @@ impl Driver {
     /// Times and bounds.
     fn config(&self) -> &PeerConfig {
         &self.surroundings.config
+    }
+
+    /// What frames carry behind their bodies.
+    pub(crate) fn body_check(&self) -> BodyCheck {
+        self.surroundings.config.body_check
     }
 
     /// A number for a link.
@@ -240,7 +257,7 @@ impl Driver {
         let intake = Arc::new(Mutex::new(Intake::new(account, Arc::clone(&self.buffers))));
         let types = self.types.load_full();
         let peer = Peer::new(self.surroundings(), id, Arc::clone(&intake), types, clock::seed())
-            .with_place(registry.roster.place(id));
+            .with_seat(registry.roster.seat(id));
         let handle = Arc::new(PeerHandle::new(id, intake, peer));
         self.update(|peers| peers.insert(id, Arc::clone(&handle)));
         let inbound = match self.application.get() {
@@ -312,7 +329,7 @@ impl Driver {
     fn incoming(self: &Arc<Self>, incoming: Incoming) -> Result<(), (BoxConn, Box<Reject>)> {
         let mut registry = self.registry.lock();
         let id = incoming.hello.from.id;
-        if registry.roster.place(id).judge(incoming.hello.from.joined) == Standing::Removed
+        if registry.roster.seat(id).judge(incoming.hello.from.joined) == Standing::Removed
             && self.peer(id).is_none()
         {
             let text = "a view has removed you; who comes back needs a new id";

@@ -14,17 +14,28 @@ use super::connect;
 use super::resolve::Resolver;
 use crate::limits::NOTSENT_BYTES;
 use crate::member::Endpoint;
+use crate::peer::Identity;
 
 /// A connection: bytes both ways.
 pub(crate) trait Conn: AsyncRead + AsyncWrite + Send + Unpin {
-    /// Ends it at once: a reset, and nothing left in the kernel.
+    /// Ends it at once: a reset, and nothing that was written waits in the kernel any more (`SO_LINGER` 0).
     fn abort(self: Box<Self>);
+
+    /// What the other side's certificate proved; `None`: it showed none, because this is no TLS.
+    fn identity(&self) -> Option<Arc<dyn Identity>> {
+        None
+    }
+
+    /// Bytes that have left buffers of its own so far. A connection without such buffers has nothing to say.
+    fn passed_on(&self) -> u64 {
+        0
+    }
 }
 
 impl Conn for TcpStream {
     fn abort(self: Box<Self>) {
-        // A system that refuses sends what it still has, in its own time.
-        let _slower_without = SockRef::from(&*self).set_linger(Some(std::time::Duration::ZERO));
+        // If it cannot be set, the kernel says what is left; it is closed all the same.
+        let _in_order_without = SockRef::from(&*self).set_linger(Some(std::time::Duration::ZERO));
     }
 }
 

@@ -19,13 +19,23 @@ pub(crate) enum OpeningError {
     Ended(usize),
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// It wants TLS, and means karere by it: so it is none of the foreign protocols, and may be answered.
+    #[error("a karere with certificates, and this process speaks without TLS")]
+    WantsTls,
 }
+
+/// What a TLS client that means karere offers in its first message, in plain (ALPN, RFC 7301).
+const ALPN: &[u8] = b"\x08karere/1";
 
 /// Reads one opening, and what came behind it. Bounded by the longest hello; the caller sets the deadline.
 pub(crate) async fn read(conn: &mut BoxConn) -> Result<(FirstBytes, BytesMut), OpeningError> {
     let mut bytes = BytesMut::with_capacity(1024);
     loop {
-        if let Some(length) = first::length(&bytes)?
+        let length = first::length(&bytes).map_err(|error| {
+            let means_karere = error.is_tls() && bytes.windows(ALPN.len()).any(|offered| offered == ALPN);
+            if means_karere { OpeningError::WantsTls } else { error.into() }
+        })?;
+        if let Some(length) = length
             && bytes.len() >= length
         {
             let opening = bytes.split_to(length);

@@ -1,7 +1,6 @@
 //! The one task that owns a peer: moves bytes, time and outputs between the core and the world.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +10,7 @@ use bytes::BytesMut;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
+use super::guard::DialError;
 use super::handle::{Incoming, PeerHandle};
 use super::loopback::Loopback;
 use super::net::{BoxConn, BoxFuture};
@@ -21,7 +21,7 @@ use crate::link::{LinkEnd, LinkId};
 use crate::peer::{Answered, Peer, PeerOutput};
 use crate::session::Reservation;
 use crate::wire::first::{self, FirstBytes};
-use crate::wire::{Epoch, StreamId};
+use crate::wire::{BodyCheck, Epoch, Frame, Reject, StreamId, frame};
 
 /// Turns of the loop before other tasks get theirs.
 const TURNS: usize = 16;
@@ -29,7 +29,7 @@ const TURNS: usize = 16;
 type Exchange = BoxFuture<Result<(BoxConn, FirstBytes, BytesMut), OpeningError>>;
 
 enum DialStep {
-    Connecting(BoxFuture<io::Result<BoxConn>>),
+    Connecting(BoxFuture<Result<BoxConn, DialError>>),
     Exchanging(Exchange),
 }
 
@@ -119,8 +119,8 @@ impl PeerTask {
     /// What handlers are done with, and connections that came in.
     fn take_notes(&mut self, now: Instant, peer: &mut Peer) -> bool {
         let mut busy = false;
-        if let Some((me, place)) = self.handle.take_view() {
-            peer.handle_view(now, me, place);
+        if let Some((me, seat)) = self.handle.take_view() {
+            peer.handle_view(now, me, seat);
             busy = true;
         }
         for handled in self.handle.take_handled() {
@@ -141,7 +141,7 @@ impl PeerTask {
                 // Closes what the new link replaces before it takes its place.
                 self.drain_outputs(peer);
                 let up = self.driver.links.come_up();
-                let mut live = WireIo::new(link, incoming.conn, &incoming.rest, Some(up));
+                let mut live = WireIo::new(link, incoming.conn, self.check(), &incoming.rest, Some(up));
                 live.out.push(first::encode(&FirstBytes::Answer(Box::new(answer))).into());
                 self.live = Some(live);
                 self.frames(now, peer);
@@ -155,8 +155,8 @@ impl PeerTask {
 
     fn start_dial(&mut self, now: Instant, peer: &mut Peer) -> bool {
         let Some(request) = peer.poll_dial(now) else { return false };
-        tracing::debug!(peer = %format_args!("{:.8}", self.handle.id), to = %request.endpoint, "dial");
-        let connect = self.driver.net.connect(request.endpoint);
+        tracing::debug!(peer = %format_args!("{:.8}", self.handle.id), to = %request.place.endpoint, "dial");
+        let connect = self.driver.connect(request.place);
         self.dial = Some((request.link, DialStep::Connecting(connect)));
         true
     }
@@ -173,20 +173,27 @@ impl PeerTask {
                             (link, DialStep::Exchanging(Box::pin(opening::exchange(conn, hello)) as Exchange))
                         });
                     }
-                    Poll::Ready(Err(error)) => self.dial_failed(now, peer, link, &error),
+                    Poll::Ready(Err(error)) => self.dial_failed(now, peer, link, error),
                 },
                 DialStep::Exchanging(exchange) => match exchange.as_mut().poll(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Ok((conn, reply, rest))) => {
                         self.dial = None;
-                        if peer.handle_reply(now, link, reply) {
+                        if let FirstBytes::Answer(answer) = &reply
+                            && let Err(reject) = self.driver.judge_identity(answer, &*conn)
+                        {
+                            self.answered_by_another(now, peer, link, conn, *reject);
+                        } else if peer.handle_reply(now, link, reply) {
                             self.drain_outputs(peer);
                             let up = self.driver.links.come_up();
-                            self.live = Some(WireIo::new(link, conn, &rest, Some(up)));
+                            self.live = Some(WireIo::new(link, conn, self.check(), &rest, Some(up)));
                             self.frames(now, peer);
                         }
                     }
-                    Poll::Ready(Err(error)) => self.dial_failed(now, peer, link, &error),
+                    Poll::Ready(Err(error)) => {
+                        let error = self.driver.blame(error);
+                        self.dial_failed(now, peer, link, error);
+                    }
                 },
             }
             busy = true;
@@ -194,10 +201,33 @@ impl PeerTask {
         busy
     }
 
-    fn dial_failed(&mut self, now: Instant, peer: &mut Peer, link: LinkId, error: &dyn std::fmt::Display) {
+    fn dial_failed(&mut self, now: Instant, peer: &mut Peer, link: LinkId, error: DialError) {
         tracing::debug!(peer = %format_args!("{:.8}", self.handle.id), %error, "dial failed");
         self.dial = None;
-        peer.handle_dial_failed(now, link);
+        match error {
+            DialError::Passing(_) => peer.handle_dial_failed(now, link),
+            DialError::ForGood(why) => peer.handle_dial_refused(now, link, why),
+        }
+    }
+
+    /// The answer gives a name that the certificate before it does not cover. Who sent it has a link already: it is told.
+    fn answered_by_another(
+        &mut self,
+        now: Instant,
+        peer: &mut Peer,
+        link: LinkId,
+        conn: BoxConn,
+        reject: Reject,
+    ) {
+        let close = Frame::Close { code: reject.code, text: reject.text.clone() };
+        self.driver.count_refusal(&reject.text);
+        self.driver.part(opening::part(conn, vec![frame::encode(&close, self.check())]));
+        peer.handle_dial_refused(now, link, reject.text);
+    }
+
+    /// What frames of this process carry behind their bodies.
+    fn check(&self) -> BodyCheck {
+        self.driver.surroundings.config.body_check
     }
 
     /// Reads once: writing and acknowledging keep up with it.
@@ -369,7 +399,8 @@ impl PeerTask {
         let handle = Arc::clone(&self.handle);
         let mut peer = handle.peer.lock();
         if let Some(link) = peer.adopt_self(now) {
-            self.live = Some(WireIo::new(link, Box::new(Loopback::default()), &BytesMut::new(), None));
+            let loopback = Box::new(Loopback::default());
+            self.live = Some(WireIo::new(link, loopback, self.check(), &BytesMut::new(), None));
         }
         self.drain_outputs(&mut peer);
         drop(peer);

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::guard::DialError;
 use super::{Driver, clock, opening};
-use crate::member::{Endpoint, MemberId};
-use crate::peer::{Backoff, Finding, Search};
+use crate::member::MemberId;
+use crate::peer::{Backoff, Finding, Place, Search};
 
 /// Asks until somebody answers or, if it is to give up, the time is over. Dropping the future ends the search.
-pub(super) async fn run(driver: &Arc<Driver>, endpoint: Endpoint, give_up: Option<Duration>) -> Finding {
+pub(super) async fn run(driver: &Arc<Driver>, place: Place, give_up: Option<Duration>) -> Finding {
     let surroundings = driver.surroundings();
-    let mut search = Search::new(surroundings, endpoint, clock::now(), give_up, clock::seed());
+    let mut search = Search::new(surroundings, place, clock::now(), give_up, clock::seed());
     loop {
         if let Some(request) = search.poll_dial(clock::now()) {
             let link = request.link;
@@ -19,7 +20,11 @@ pub(super) async fn run(driver: &Arc<Driver>, endpoint: Endpoint, give_up: Optio
             match tokio::time::timeout_at(deadline.into(), asking).await {
                 Ok(Ok(Some(finding))) => return finding,
                 Ok(Ok(None)) => {}
-                Ok(Err(error)) => search.handle_failed(clock::now(), link, error),
+                Ok(Err(DialError::Passing(why))) => search.handle_failed(clock::now(), link, why),
+                Ok(Err(DialError::ForGood(why))) => {
+                    tracing::warn!("refused: {why}");
+                    return Finding::Refused(why);
+                }
                 Err(_) => {}
             }
         }
@@ -33,10 +38,10 @@ pub(super) async fn run(driver: &Arc<Driver>, endpoint: Endpoint, give_up: Optio
 }
 
 /// Asks until another member than the one that departed is there; for ever, because somebody was met there.
-pub(super) async fn another(driver: &Arc<Driver>, endpoint: Endpoint, departed: MemberId) -> MemberId {
+pub(super) async fn another(driver: &Arc<Driver>, place: Place, departed: MemberId) -> MemberId {
     let mut backoff = Backoff::new(driver.config().backoff, clock::seed());
     loop {
-        match run(driver, endpoint.clone(), None).await {
+        match run(driver, place.clone(), None).await {
             Finding::Found(id) if id != departed => return id,
             Finding::Found(_) | Finding::Refused(_) | Finding::GaveUp(_) => {
                 tokio::time::sleep(backoff.next()).await;
@@ -46,15 +51,15 @@ pub(super) async fn another(driver: &Arc<Driver>, endpoint: Endpoint, departed: 
 }
 
 async fn ask(
-    driver: &Driver,
+    driver: &Arc<Driver>,
     search: &mut Search,
     request: crate::peer::DialRequest,
-) -> Result<Option<Finding>, String> {
-    let conn = driver.net.connect(request.endpoint).await.map_err(|error| error.to_string())?;
+) -> Result<Option<Finding>, DialError> {
+    let conn = driver.connect(request.place).await?;
     let Some(hello) = search.handle_connected(clock::now(), request.link) else { return Ok(None) };
     let deadline = driver.config().hello;
     let exchange = tokio::time::timeout(deadline, opening::exchange(conn, hello)).await;
-    let exchange = exchange.map_err(|_| "no answer to the hello".to_owned())?;
-    let (_conn, reply, _rest) = exchange.map_err(|error| error.to_string())?;
+    let exchange = exchange.map_err(|_| DialError::Passing("no answer to the hello".to_owned()))?;
+    let (_conn, reply, _rest) = exchange.map_err(|error| driver.blame(error))?;
     Ok(search.handle_reply(clock::now(), request.link, reply))
 }

@@ -45,12 +45,12 @@ impl Driver {
         self.registry.lock().roster.view().cloned()
     }
 
-    /// From now on hellos say this, and each peer knows its place.
+    /// From now on hellos say this, and each peer knows its seat.
     fn tell(&self, registry: &Registry, me: Introduction) {
         let me = Arc::new(me);
         self.me.store(Arc::clone(&me));
         for handle in self.peers() {
-            handle.note_view(Arc::clone(&me), registry.roster.place(handle.id));
+            handle.note_view(Arc::clone(&me), registry.roster.seat(handle.id));
         }
     }
 
@@ -62,8 +62,8 @@ impl Driver {
         let joined = others.map(|member| member.id).filter(|id| first || change.joined.contains(id));
         for handle in joined.filter_map(|id| self.peer(id)) {
             let mut peer = handle.peer.lock();
-            if let Some((me, place)) = handle.take_view() {
-                peer.handle_view(now, me, place);
+            if let Some((me, seat)) = handle.take_view() {
+                peer.handle_view(now, me, seat);
             }
             drop(peer);
             handle.doorbell.ring();
@@ -74,7 +74,7 @@ impl Driver {
     fn let_go(&self, registry: &Registry, left: &[MemberId]) {
         for handle in left.iter().filter_map(|id| self.peer(*id)) {
             handle.intake.lock().close(Cause::Departed);
-            handle.note_view(self.me(), registry.roster.place(handle.id));
+            handle.note_view(self.me(), registry.roster.seat(handle.id));
         }
     }
 

@@ -11,6 +11,7 @@ use super::janitor::LinkUp;
 use super::net::BoxConn;
 use crate::link::{FrameReader, LinkId};
 use crate::session::Transmit;
+use crate::wire::BodyCheck;
 
 /// Pieces offered to one vectored write.
 const PIECES_MAX: usize = 64;
@@ -28,14 +29,22 @@ pub(crate) struct WireIo {
     quiet: bool,
     /// Counts it among the links; the one with oneself is none.
     _up: Option<LinkUp>,
+    /// The connection may still hold what was written: it is not on its way before it was flushed.
+    unflushed: bool,
 }
 
 impl WireIo {
-    pub(super) fn new(link: LinkId, conn: BoxConn, rest: &BytesMut, up: Option<LinkUp>) -> Self {
-        let mut reader = FrameReader::default();
+    pub(super) fn new(
+        link: LinkId,
+        conn: BoxConn,
+        check: BodyCheck,
+        rest: &BytesMut,
+        up: Option<LinkUp>,
+    ) -> Self {
+        let mut reader = FrameReader::new(check);
         reader.buffer().extend_from_slice(rest);
-        let out = Transmit::default();
-        Self { link, conn, reader, out, part: 0, offset: 0, quiet: false, _up: up }
+        let out = Transmit::new(check);
+        Self { link, conn, reader, out, part: 0, offset: 0, quiet: false, _up: up, unflushed: false }
     }
 
     /// Reads once. `Ok(0)`: the other side has ended.
@@ -56,10 +65,11 @@ impl WireIo {
         }
     }
 
-    /// Writes what is there. Ready with how much was taken, also if it was not all.
+    /// Writes what is there, and flushes it. Ready with how much was taken, also if it was not all.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut taken = 0;
-        while !self.is_written() {
+        while !self.out.is_empty() {
+            self.unflushed = true;
             match self.poll_write_once(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => {
@@ -71,7 +81,21 @@ impl WireIo {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(Ok(taken))
+        self.poll_flush(cx, taken)
+    }
+
+    /// What was taken may still be in the connection's own buffer. A flush that gets some of it out is progress as well.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, taken: usize) -> Poll<io::Result<usize>> {
+        let before = self.conn.passed_on();
+        match Pin::new(&mut self.conn).poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                self.unflushed = false;
+                Poll::Ready(Ok(taken))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending if taken > 0 || self.conn.passed_on() > before => Poll::Ready(Ok(taken)),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn poll_write_once(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -102,9 +126,9 @@ impl WireIo {
         self.part = 0;
     }
 
-    /// Whether nothing is left to be written.
+    /// Whether nothing is left to be written or flushed.
     pub(crate) fn is_written(&self) -> bool {
-        self.out.is_empty()
+        self.out.is_empty() && !self.unflushed
     }
 
     /// The connection and what was not written of what was begun, for parting.

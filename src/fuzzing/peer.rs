@@ -78,6 +78,7 @@ impl Node {
             connect: limits::CONNECT,
             hello: limits::HELLO,
             lease: limits::RESUME_LEASE,
+            body_check: crate::wire::BodyCheck::Crc,
         };
         let me = Arc::new(Introduction { member, ..Introduction::default() });
         let counters = Arc::new(Counters::new());

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use crate::session::{ProtocolError, Transmit};
 use crate::wire::Frame;
 use crate::wire::first::Code;
-use crate::wire::frame::encode_control;
 
 /// Names one link of a process; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -210,12 +209,12 @@ impl Link {
         let heard_millis = u32::try_from(now.saturating_duration_since(self.heard).as_millis());
         let heard_millis = heard_millis.unwrap_or(u32::MAX);
         if let Some(nonce) = self.answer.take() {
-            out.push(encode_control(&Frame::Pong { nonce, heard_millis }));
+            out.push(out.encode(&Frame::Pong { nonce, heard_millis }));
         }
         if std::mem::take(&mut self.ping_due) {
             self.nonce += 1;
             self.asked = Some((self.nonce, now));
-            out.push(encode_control(&Frame::Ping { nonce: self.nonce, heard_millis }));
+            out.push(out.encode(&Frame::Ping { nonce: self.nonce, heard_millis }));
         }
     }
 

@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::limits::{OWN_FRAME_BYTES, READ_BYTES};
-use crate::wire::DecodeError;
 use crate::wire::frame::{Frame, FrameHeader, HEADER_BYTES};
+use crate::wire::{BodyCheck, DecodeError};
 
 /// The buffer of an idle link.
 const IDLE_BYTES: usize = 4 * 1024;
@@ -17,12 +17,19 @@ pub(crate) struct FrameReader {
     header: Option<FrameHeader>,
     /// The last read filled the room there was, so the next one gets more.
     busy: bool,
+    check: BodyCheck,
 }
 
 impl FrameReader {
+    /// Of a link whose bodies carry this checksum; the default is CRC32C.
+    pub(crate) fn new(check: BodyCheck) -> Self {
+        Self { check, ..Self::default() }
+    }
+
     /// Where to read into: room for the rest of the frame that has begun, or for what may come next.
     pub(crate) fn buffer(&mut self) -> &mut BytesMut {
-        let missing = self.header.map_or(0, |header| header.rest_bytes().saturating_sub(self.buffer.len()));
+        let missing =
+            self.header.map_or(0, |header| header.rest_bytes(self.check).saturating_sub(self.buffer.len()));
         let room = self.buffer.capacity() - self.buffer.len();
         let wanted = if self.busy { READ_BYTES } else { IDLE_BYTES };
         if room < missing.max(wanted / 4) {
@@ -56,25 +63,30 @@ impl FrameReader {
                 *self.header.insert(header)
             }
         };
-        if self.buffer.len() < header.rest_bytes() {
+        let rest_bytes = header.rest_bytes(self.check);
+        if self.buffer.len() < rest_bytes {
             return Ok(None);
         }
         self.header = None;
-        let rest = self.buffer.split_to(header.rest_bytes());
+        let rest = self.buffer.split_to(rest_bytes);
         // A small frame must not pin a large buffer for as long as its handler takes.
         let rest = if rest.len() < OWN_FRAME_BYTES { Bytes::copy_from_slice(&rest) } else { rest.freeze() };
-        Frame::decode(&header, rest).map(Some)
+        Frame::decode(&header, rest, self.check).map(Some)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame::{Datagram, encode_control};
+    use crate::wire::frame::{self, Datagram};
     use crate::wire::{Class, Protocol, StreamId};
 
     #[test]
-    fn frames_come_out_whole_however_the_bytes_arrive() {
+    fn frames_come_out_whole_however_the_bytes_arrive_with_and_without_checksums() {
+        [BodyCheck::Crc, BodyCheck::Absent].into_iter().for_each(come_out_whole);
+    }
+
+    fn come_out_whole(check: BodyCheck) {
         let frames = [
             Frame::Ping { nonce: 7, heard_millis: 9 },
             Frame::Goodbye { last: Vec::new(), confirmed: true },
@@ -84,9 +96,9 @@ mod tests {
                 record: vec![5; 9000].into(),
             }),
         ];
-        let bytes: Vec<u8> = frames.iter().flat_map(encode_control).collect();
+        let bytes: Vec<u8> = frames.iter().flat_map(|each| frame::encode(each, check)).collect();
         for step in [1, 3, 24, 25, 1000, bytes.len()] {
-            let mut reader = FrameReader::default();
+            let mut reader = FrameReader::new(check);
             let mut found = Vec::new();
             for piece in bytes.chunks(step) {
                 reader.buffer().extend_from_slice(piece);

@@ -6,13 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Messenger;
+#[cfg(feature = "tls")]
+use crate::config::tls::Tls;
 use crate::config::{Bind, ConfigError, Limits, Raw, Settings, Timeouts};
 use crate::driver::clock;
+use crate::driver::guard::Guard;
 use crate::driver::net::OsNet;
+#[cfg(feature = "tls")]
+use crate::driver::tls::TlsGuard;
 use crate::driver::{Driver, Listener, Net};
 use crate::member::{Endpoint, Member, MemberId, Views};
 use crate::peer::Introduction;
-use crate::wire::VERSIONS;
+use crate::wire::{BodyCheck, VERSIONS};
 
 /// Why a messenger did not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +88,14 @@ impl Builder {
         self
     }
 
+    /// Mutual TLS 1.3 on every link, in and out. The member's name must be one that the certificate covers. A process is all
+    /// TLS or all plain: nobody without a certificate gets in.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.raw.tls = Some(tls);
+        self
+    }
+
     /// Times; see [`Timeouts`].
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.raw.timeouts = timeouts;
@@ -107,18 +120,41 @@ impl Builder {
     ///
     /// [`StartError`]; nothing is left running.
     pub async fn start(self) -> Result<Messenger, StartError> {
-        let settings = Settings::try_from(self.raw)?;
+        let guard = guard(&self.raw)?;
+        let mut settings = Settings::try_from(self.raw)?;
+        if guard.is_some() {
+            settings.peer.body_check = BodyCheck::Absent;
+        }
         let net = Arc::new(OsNet::new(settings.peer.link.liveness));
         let listener = match &settings.bind {
             Some(bind) => Some(listen(&*net, bind).await?),
             None => None,
         };
-        Ok(start(&settings, net, listener))
+        Ok(start(&settings, net, listener, guard))
     }
 }
 
+/// What secures connections, if anything does.
+#[cfg(feature = "tls")]
+fn guard(raw: &Raw) -> Result<Option<Arc<dyn Guard>>, ConfigError> {
+    let Some(tls) = &raw.tls else { return Ok(None) };
+    tls.check(&raw.name, clock::since_unix())?;
+    Ok(Some(Arc::new(TlsGuard::new(tls.clone()))))
+}
+
+#[cfg(not(feature = "tls"))]
+#[expect(clippy::unnecessary_wraps, reason = "with TLS it is not")]
+fn guard(_raw: &Raw) -> Result<Option<Arc<dyn Guard>>, ConfigError> {
+    Ok(None)
+}
+
 /// Starts over any network.
-fn start(settings: &Settings, net: Arc<dyn Net>, listener: Option<Arc<dyn Listener>>) -> Messenger {
+fn start(
+    settings: &Settings,
+    net: Arc<dyn Net>,
+    listener: Option<Arc<dyn Listener>>,
+    guard: Option<Arc<dyn Guard>>,
+) -> Messenger {
     let local = listener.as_ref().and_then(|listener| listener.local_address().ok());
     let introduction = Introduction {
         versions: VERSIONS,
@@ -127,7 +163,7 @@ fn start(settings: &Settings, net: Arc<dyn Net>, listener: Option<Arc<dyn Listen
         member: member(settings, local),
         view: None,
     };
-    let driver = Driver::new(settings, introduction, net);
+    let driver = Driver::new(settings, introduction, net, guard);
     let messenger = Messenger::assemble(driver, settings.message_bytes, local);
     if let Some(listener) = listener {
         messenger.inner.shared.driver.accept(listener);

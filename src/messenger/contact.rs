@@ -15,12 +15,13 @@ pub enum ContactError {
     /// The address cannot be parsed, or nobody can be there.
     #[error(transparent)]
     Address(#[from] EndpointError),
-    /// Who is there belongs to another environment or network, or speaks no common version.
+    /// Waiting does not mend it: who is there belongs to another environment or network, speaks no common version, or one
+    /// of the two certificates does not fit.
     #[error("{endpoint} refuses: {why}")]
     Refused {
         /// Where.
         endpoint: Endpoint,
-        /// What it says, with both names or both ranges.
+        /// What is wrong, with both names or both ranges.
         why: String,
     },
     /// Nobody was met in time.

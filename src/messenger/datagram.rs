@@ -74,12 +74,13 @@ impl ClassSender<'_> {
         let kind = message.outgoing_kind();
         let stream = StreamId::new(Protocol::APPLICATION, self.class, kind.is_open());
         let most = inner.message_bytes.min(BODY_BYTES_MAX);
+        let check = inner.shared.driver.body_check();
         let (frame, body_bytes) = message.encode_with(|Encoded(body)| {
             let body = body.as_slice();
             if body.len() > most {
                 return Err(SendError::TooLarge { kind: kind.name(), bytes: body.len(), most });
             }
-            Ok((encode_datagram(stream, kind.hash(), kind.version(), body), body.len()))
+            Ok((encode_datagram(stream, kind.hash(), kind.version(), body, check), body.len()))
         })??;
         let now = clock::now();
         let expires = now.checked_add(time_to_live);

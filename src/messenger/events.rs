@@ -218,7 +218,10 @@ mod tests {
     fn dropping_a_subscription_makes_room_for_another_and_beyond_the_bound_one_ends_at_once() {
         let (hub, woken) = (Arc::new(Hub::default()), Arc::new(Woken::default()));
         let mut all: Vec<_> = (0..SUBSCRIBERS_MAX).map(|_| hub.subscribe()).collect();
-        assert_eq!(poll(&mut hub.subscribe(), &woken), Poll::Ready(None));
+        let mut surplus = hub.subscribe();
+        assert_eq!(poll(&mut surplus, &woken), Poll::Ready(None));
+        assert_eq!(hub.mailboxes.load().len(), SUBSCRIBERS_MAX);
+        drop(surplus);
         drop(all.pop());
         let mut another = hub.subscribe();
         assert_eq!(hub.mailboxes.load().len(), SUBSCRIBERS_MAX);

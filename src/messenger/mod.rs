@@ -53,10 +53,12 @@ use handlers::Handlers;
 use ledger::Ledger;
 use request::Requests;
 
+#[cfg(feature = "tls")]
+use crate::config::tls::{Tls, TlsError};
 use crate::driver::{Application, Driver, Inbound, Nobody, PeerHandle, clock};
 use crate::limits::BYTE_STREAM_BACKLOG;
 use crate::member::{Endpoint, EndpointError, Member, MemberId};
-use crate::peer::{Finding, PeerEvent};
+use crate::peer::{Finding, PeerEvent, Place};
 use crate::session::{NoRoom, Receipt};
 use crate::wire::Class;
 use port::PeerPort;
@@ -258,21 +260,39 @@ impl Messenger {
     ///
     /// [`ContactError`]; nothing is kept.
     pub async fn contact(&self, address: impl AsRef<str>) -> Result<Contact, ContactError> {
+        self.meet(address.as_ref(), None).await
+    }
+
+    /// As [`Messenger::contact`], with the name that the certificate at the address must cover, where it is not for the host as
+    /// it is written in the address. It is asked for at each link. Without TLS the name says nothing. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ContactError`]; nothing is kept.
+    pub async fn contact_named(
+        &self,
+        address: impl AsRef<str>,
+        name: impl AsRef<str>,
+    ) -> Result<Contact, ContactError> {
+        self.meet(address.as_ref(), Some(name.as_ref().into())).await
+    }
+
+    async fn meet(&self, text: &str, name: Option<Arc<str>>) -> Result<Contact, ContactError> {
         let driver = &self.inner.shared.driver;
-        let text = address.as_ref();
         let endpoint: Endpoint = text.parse()?;
         if endpoint.is_unusable() {
             let reason = "nobody can be reached there";
             return Err(EndpointError { text: text.to_owned(), reason }.into());
         }
         let closed = || ContactError::Closed(self.closed_by());
-        let search = driver.search(endpoint.clone());
+        let place = Place { endpoint: endpoint.clone(), name };
+        let search = driver.search(place.clone());
         match driver.stop.run_until_cancelled(search).await.ok_or_else(closed)? {
             Finding::Found(id) => {
-                let held = driver.hold(id, endpoint.clone()).ok_or_else(closed)?;
+                let held = driver.hold(id, place).ok_or_else(closed)?;
                 Ok(Contact::new(Arc::clone(driver), held, endpoint))
             }
-            Finding::Refused(reject) => Err(ContactError::Refused { endpoint, why: reject.text }),
+            Finding::Refused(why) => Err(ContactError::Refused { endpoint, why }),
             Finding::GaveUp(last) => Err(ContactError::GaveUp { endpoint, last }),
         }
     }
@@ -320,6 +340,20 @@ impl Messenger {
         let mut opened = self.inner.opened.lock().await;
         let stop = &self.inner.shared.driver.stop;
         stop.run_until_cancelled(opened.recv()).await.flatten()
+    }
+
+    // ---- certificates ----
+
+    /// Other certificates, authorities or both: handshakes that begin from now on use them. Links and sessions stay as they
+    /// are, so nothing is lost or sent again. To change the authority, first trust both everywhere, then change the
+    /// certificates, then take the old one away.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]: it does not fit this member, or this messenger was started without TLS. The settings of before hold.
+    #[cfg(feature = "tls")]
+    pub fn rotate_tls(&self, tls: Tls) -> Result<(), TlsError> {
+        self.inner.shared.driver.rotate(tls)
     }
 
     // ---- what is seen ----

@@ -1,7 +1,7 @@
 //! Sending: what happened for each recipient, and waiting for those that are full.
 
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -126,12 +126,13 @@ impl<'a> ClassSender<'a> {
     /// From the call on.
     #[inline]
     fn terms(&self) -> Option<Terms> {
-        if self.lifetime.is_none() && self.key.is_none() {
-            return None;
-        }
+        (self.lifetime.is_some() || self.key.is_some()).then(|| self.terms_from(clock::now()))
+    }
+
+    #[cold]
+    fn terms_from(&self, now: Instant) -> Terms {
         // What is beyond the clock's end never expires.
-        let expires = self.lifetime.and_then(|time| clock::now().checked_add(time));
-        Some(Terms { expires, key: self.key })
+        Terms { expires: self.lifetime.and_then(|time| now.checked_add(time)), key: self.key }
     }
 
     /// As [`Messenger::send`], in this class.
@@ -139,12 +140,13 @@ impl<'a> ClassSender<'a> {
     /// # Errors
     ///
     /// As for [`Messenger::send`].
+    #[inline(always)]
     pub fn send<M: Outgoing>(
         &self,
         message: &M,
         recipients: impl IntoIterator<Item = MemberId>,
     ) -> Result<SendReport, SendError> {
-        self.prepared(message, self.terms(), |sending| sending.to_all(recipients))
+        self.prepared(message, self.terms().as_ref(), |sending| sending.to_all(recipients))
     }
 
     /// As [`Messenger::send_with_receipt`], in this class.
@@ -158,7 +160,7 @@ impl<'a> ClassSender<'a> {
         recipient: MemberId,
     ) -> Result<Receipt, SendError> {
         let (ticket, receipt) = Ticket::new();
-        match self.prepared(message, self.terms(), |sending| sending.to(recipient, Some(ticket)))? {
+        match self.prepared(message, self.terms().as_ref(), |sending| sending.to(recipient, Some(ticket)))? {
             Pushed::Queued => Ok(receipt),
             Pushed::Absent => Err(SendError::Absent(recipient)),
             Pushed::Full => Err(SendError::Full(recipient)),
@@ -181,7 +183,7 @@ impl<'a> ClassSender<'a> {
             return Err(SendError::WithinHandler);
         }
         let terms = self.terms();
-        let (mut report, kept) = self.prepared(message, terms, |sending| {
+        let (mut report, kept) = self.prepared(message, terms.as_ref(), |sending| {
             let report = sending.to_all(recipients);
             let kept = (!report.full.is_empty()).then(|| sending.keep());
             (report, kept)
@@ -194,7 +196,7 @@ impl<'a> ClassSender<'a> {
             if terms.is_some_and(|terms| terms.expires.is_some_and(is_over)) {
                 return Poll::Ready(());
             }
-            Self::poll_full(cx, &self.sending(kind, Body::Shared(&body), terms), &mut report)
+            Self::poll_full(cx, &self.sending(kind, Body::Shared(&body), terms.as_ref()), &mut report)
         });
         // What found room stays queued, also when the time is over.
         let _timed_out = tokio::time::timeout(timeout, waiting).await;
@@ -216,7 +218,7 @@ impl<'a> ClassSender<'a> {
     }
 
     #[inline(always)]
-    fn sending<'s>(&'s self, kind: Kind, body: Body<'s>, terms: Option<Terms>) -> Sending<'s> {
+    fn sending<'s>(&'s self, kind: Kind, body: Body<'s>, terms: Option<&'s Terms>) -> Sending<'s> {
         let stream = StreamId::new(Protocol::APPLICATION, self.class, kind.is_open());
         let driver = &self.messenger.inner.shared.driver;
         driver.note_sent(kind.hash(), kind.name());
@@ -229,7 +231,7 @@ impl<'a> ClassSender<'a> {
     fn prepared<M: Outgoing, T>(
         &self,
         message: &M,
-        terms: Option<Terms>,
+        terms: Option<&Terms>,
         send: impl FnOnce(&Sending<'_>) -> T,
     ) -> Result<T, SendError> {
         let inner = &self.messenger.inner;
@@ -261,7 +263,7 @@ struct Sending<'a> {
     hash: u32,
     version: u16,
     body: Body<'a>,
-    terms: Option<Terms>,
+    terms: Option<&'a Terms>,
 }
 
 impl Sending<'_> {
@@ -326,16 +328,26 @@ impl Sending<'_> {
         };
         let wake = match self.terms {
             None => handle.intake.lock().push(out, ticket)?,
-            Some(terms) => {
-                let pushed = handle.intake.lock().push_under(clock::now(), terms, out, ticket)?;
-                pushed.ended.tell();
-                pushed.wake
-            }
+            Some(terms) => Self::push_under(handle, *terms, out, ticket)?,
         };
         if wake {
             handle.doorbell.ring();
         }
         Ok(())
+    }
+
+    /// Outlined, so that the way of all other messages stays short.
+    #[cold]
+    #[inline(never)]
+    fn push_under(
+        handle: &PeerHandle,
+        terms: Terms,
+        out: Out<'_>,
+        ticket: Option<Ticket>,
+    ) -> Result<bool, Refused> {
+        let pushed = handle.intake.lock().push_under(clock::now(), terms, out, ticket)?;
+        pushed.ended.tell();
+        Ok(pushed.wake)
     }
 
     /// The body, for as long as somebody waits.

@@ -9,7 +9,6 @@ use super::{Dialling, Live, Peer, PeerEvent, PeerOutput, State};
 use crate::link::{Link, LinkEnd, LinkId};
 use crate::session::ProtocolError;
 use crate::wire::first::Code;
-use crate::wire::frame::encode_control;
 use crate::wire::{Hello, Reject, Seq};
 
 impl Peer {
@@ -28,6 +27,10 @@ impl Peer {
         }
         if self.state == State::Ended {
             return refuse(&self.with.me, Code::SessionUnknown, "the session has ended here");
+        }
+        // Before the epochs are believed: nobody ends another's session by knowing its id.
+        if let Err(why) = self.check_name(hello) {
+            return refuse(&self.with.me, Code::Identity, &why);
         }
         match self.same(hello) {
             Same::Unknown => return refuse(&self.with.me, Code::SessionUnknown, "no such session"),
@@ -71,6 +74,17 @@ impl Peer {
         }
     }
 
+    /// One run has one name: who comes with another is somebody else, with a certificate of his own perhaps.
+    pub(super) fn check_name(&self, hello: &Hello) -> Result<(), String> {
+        match &self.name {
+            Some(known) if *known != hello.from.name => {
+                let (id, name) = (self.id, &hello.from.name);
+                Err(format!("{id:.8} was met as `{known}` and now says it is `{name}`"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     pub(super) fn same(&self, hello: &Hello) -> Same {
         Same::judge(self.session.epoch(), self.session.peer_epoch(), hello.epoch, hello.your_epoch)
     }
@@ -83,7 +97,6 @@ impl Peer {
         rank: Rank,
         hello: &Hello,
     ) -> Result<(), ProtocolError> {
-        self.session.check_resume(&hello.streams)?;
         self.close_live(now, LinkEnd::Superseded, Some(Code::Superseded));
         if let Dialling::Pending(dial) = std::mem::replace(&mut self.dialling, Dialling::Idle) {
             self.outputs.push_back(PeerOutput::Close { link: dial.link, farewell: None });
@@ -94,6 +107,7 @@ impl Peer {
         }
         self.set_gate(now)?;
         self.session.bind(hello.epoch);
+        self.name.get_or_insert_with(|| hello.from.name.clone());
         self.session.set_peer_message_bytes(hello.message_bytes);
         self.reasons.end_lease();
         if rank.generation > self.established {
@@ -109,7 +123,7 @@ impl Peer {
             self.datagrams.link_up();
         }
         self.control.clear();
-        self.control.push_back(encode_control(&self.types_frame()));
+        self.control.push_back(self.encode(&self.types_frame()));
         self.say_joined();
         if let State::Leaving { said } = &mut self.state {
             *said = false;

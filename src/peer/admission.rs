@@ -3,31 +3,30 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::roster::{Gone, Place, Standing};
+use super::roster::{Gone, Seat, Standing};
 use super::{Introduction, Peer, PeerEvent, State};
 use crate::link::LinkEnd;
 use crate::member::{MemberId, ViewId, Views};
 use crate::session::{Cause, Gate, ProtocolError};
 use crate::wire::first::Code;
-use crate::wire::frame::encode_control;
 use crate::wire::{Frame, TypeEntry};
 
 impl Peer {
     /// As a peer begins: what the view says of it.
-    pub(crate) fn with_place(mut self, place: Place) -> Self {
-        self.reasons.set_view(place.member.clone());
-        self.place = place;
+    pub(crate) fn with_seat(mut self, seat: Seat) -> Self {
+        self.reasons.set_view(seat.member.clone());
+        self.seat = seat;
         self
     }
 
     /// A view was installed, or this process is another member of it: what it says of itself, and what the view says of
     /// this peer.
-    pub(crate) fn handle_view(&mut self, now: Instant, me: Arc<Introduction>, place: Place) {
+    pub(crate) fn handle_view(&mut self, now: Instant, me: Arc<Introduction>, seat: Seat) {
         let joined_before = self.with.me.member.joined;
         let was_in_view = self.reasons.is_in_view();
         self.with.me = me;
-        self.reasons.set_view(place.member.clone());
-        self.place = place;
+        self.reasons.set_view(seat.member.clone());
+        self.seat = seat;
         if self.state == State::Ended {
             return;
         }
@@ -47,7 +46,7 @@ impl Peer {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        if self.id == self.with.me.member.id { Standing::Member } else { self.place.judge(self.joined) }
+        if self.id == self.with.me.member.id { Standing::Member } else { self.seat.judge(self.joined) }
     }
 
     /// Does what the standing asks for, now that the view or the peer's word has changed.
@@ -76,7 +75,7 @@ impl Peer {
     /// Tells the peer in which view this member joined. It goes before any batch.
     pub(super) fn say_joined(&mut self) {
         if let Some(joined) = self.with.me.member.joined {
-            self.control.push_back(encode_control(&Frame::Joined(joined)));
+            self.control.push_back(self.encode(&Frame::Joined(joined)));
         }
     }
 
@@ -84,11 +83,11 @@ impl Peer {
     pub(crate) fn remove(&mut self) {
         self.gone = Some(Gone::Departed);
         self.removed = true;
-        let text = match self.place.view {
+        let text = match self.seat.view {
             Some(view) => format!("not in view {view}"),
             None => String::new(),
         };
-        let removed = encode_control(&Frame::Close { code: Code::Removed, text });
+        let removed = self.encode(&Frame::Close { code: Code::Removed, text });
         self.finish(Cause::Departed, Some(removed));
     }
 
@@ -127,7 +126,7 @@ impl Peer {
 
     /// What this process takes from this peer: without views, only what is open to anyone.
     pub(super) fn types_frame(&self) -> Frame {
-        let shut = self.place.views == Views::None && self.id != self.with.me.member.id;
+        let shut = self.seat.views == Views::None && self.id != self.with.me.member.id;
         let told = |entry: &&TypeEntry| entry.open || !shut;
         Frame::Types(self.types.iter().filter(told).cloned().collect())
     }

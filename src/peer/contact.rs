@@ -3,19 +3,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Backoff, DialRequest, Surroundings};
+use super::{Backoff, DialRequest, Place, Surroundings};
 use crate::link::LinkId;
-use crate::member::{Endpoint, MemberId};
+use crate::member::MemberId;
+use crate::wire::FirstBytes;
 use crate::wire::first::{self, Code};
-use crate::wire::{FirstBytes, Reject};
 
 /// What came of a search.
 #[derive(Debug)]
 pub(crate) enum Finding {
     /// This member is there.
     Found(MemberId),
-    /// Who is there will never be met: another network, no common version.
-    Refused(Box<Reject>),
+    /// Who is there will never be met: another network, no common version, a certificate that does not fit. Says why.
+    Refused(String),
     /// Nobody answered in time; the last thing that was seen.
     GaveUp(String),
 }
@@ -31,7 +31,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Search {
     with: Surroundings,
-    endpoint: Endpoint,
+    place: Place,
     backoff: Backoff,
     state: State,
     give_up: Option<Instant>,
@@ -42,7 +42,7 @@ impl Search {
     /// Starts at once. With `give_up` it ends after that time; without it only with an answer.
     pub(crate) fn new(
         with: Surroundings,
-        endpoint: Endpoint,
+        place: impl Into<Place>,
         now: Instant,
         give_up: Option<Duration>,
         seed: u64,
@@ -50,7 +50,7 @@ impl Search {
         Self {
             backoff: Backoff::new(with.config.backoff, seed),
             with,
-            endpoint,
+            place: place.into(),
             state: State::Waiting(now),
             give_up: give_up.map(|after| now + after),
             last: "nothing was heard".to_owned(),
@@ -62,7 +62,7 @@ impl Search {
             State::Waiting(until) if until <= now => {
                 let link = self.with.counters.link();
                 self.state = State::Asking { link, deadline: now + self.with.config.connect };
-                Some(DialRequest { link, endpoint: self.endpoint.clone() })
+                Some(DialRequest { link, place: self.place.clone() })
             }
             State::Waiting(_) | State::Asking { .. } | State::Over => None,
         }
@@ -90,9 +90,10 @@ impl Search {
                     self.state = State::Over;
                     Some(Finding::Found(found))
                 }
-                (Code::VersionMismatch | Code::EnvironmentMismatch | Code::NetworkMismatch, _) => {
+                (code, _) if code.is_for_good() => {
                     self.state = State::Over;
-                    Some(Finding::Refused(reject))
+                    tracing::warn!(place = %self.place.endpoint, "refused: {code:?}: {}", reject.text);
+                    Some(Finding::Refused(reject.text))
                 }
                 (code, _) => {
                     self.again(now, format!("refused: {code:?}: {}", reject.text));

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use super::handshake::{Rank, Same};
 use super::roster::Standing;
-use super::{Dial, DialRequest, Dialling, Peer, PeerEvent, PeerOutput, State};
+use super::{Dial, DialRequest, Dialling, Peer, PeerEvent, PeerOutput, Place, State};
 use crate::link::LinkId;
-use crate::member::{Endpoint, MemberId};
+use crate::member::MemberId;
 use crate::session::Cause;
 use crate::wire::first::Code;
 use crate::wire::{Epoch, FirstBytes, Hello, Reject};
@@ -21,7 +21,7 @@ impl Peer {
         if !due || self.live.is_some() || self.state == State::Ended || !self.reasons.may_dial() {
             return None;
         }
-        let endpoint = self.reasons.next_endpoint()?;
+        let place = self.reasons.next_place()?;
         self.attempts += 1;
         let link = self.with.counters.link();
         let rank = Rank {
@@ -33,8 +33,8 @@ impl Peer {
         let deadline = now + self.with.config.connect;
         self.health.handle_dial(now, self.with.config.connect);
         self.dialling =
-            Dialling::Pending(Dial { link, rank, endpoint: endpoint.clone(), deadline, greeted: false });
-        Some(DialRequest { link, endpoint })
+            Dialling::Pending(Dial { link, rank, place: place.clone(), deadline, greeted: false });
+        Some(DialRequest { link, place })
     }
 
     pub(super) fn pending(&self, link: LinkId) -> Option<&Dial> {
@@ -76,6 +76,21 @@ impl Peer {
         }
     }
 
+    /// The dial ended with something that waiting does not mend, a certificate for another name say: dialling goes on ever
+    /// more slowly, because somebody may mend it.
+    pub(crate) fn handle_dial_refused(&mut self, now: Instant, link: LinkId, why: String) {
+        if self.pending(link).is_some() {
+            self.refused(now, why);
+        }
+    }
+
+    fn refused(&mut self, now: Instant, why: String) {
+        tracing::warn!(peer = %format_args!("{:.8}", self.id), "refused: {why}");
+        self.backoff.exhaust();
+        self.redial(now);
+        self.event(PeerEvent::Refused { peer: self.id, why });
+    }
+
     pub(super) fn redial(&mut self, now: Instant) {
         if self.reasons.may_dial() {
             self.health.handle_wanted(now);
@@ -105,6 +120,10 @@ impl Peer {
         let Some(rank) = self.pending(link).map(|dial| dial.rank) else { return false };
         if answer.from.id != self.id || answer.to != Some(self.with.me.member.id) {
             self.redial(now);
+            return false;
+        }
+        if let Err(why) = self.check_name(answer) {
+            self.refused(now, why);
             return false;
         }
         match self.same(answer) {
@@ -137,13 +156,13 @@ impl Peer {
     }
 
     fn handle_reject(&mut self, now: Instant, reject: &Reject) {
-        let endpoint = match &self.dialling {
-            Dialling::Pending(dial) => dial.endpoint.clone(),
+        let place = match &self.dialling {
+            Dialling::Pending(dial) => dial.place.clone(),
             Dialling::Idle | Dialling::Waiting(_) => return,
         };
         self.redial(now);
         match (reject.code, reject.from) {
-            (Code::WrongMember, Some(by)) if by != self.id => self.replaced(&endpoint, by),
+            (Code::WrongMember, Some(by)) if by != self.id => self.replaced(&place, by),
             (Code::SessionUnknown, _) => self.session_unknown(now),
             (Code::Removed, _) => self.handle_removed(),
             (Code::Duplicate | Code::NotInView, _) => {
@@ -151,19 +170,14 @@ impl Peer {
                 self.dialling = Dialling::Waiting(now + wait);
                 self.probes.no_dial_before(now + wait);
             }
-            (Code::VersionMismatch | Code::EnvironmentMismatch | Code::NetworkMismatch, _) => {
-                self.backoff.exhaust();
-                self.redial(now);
-                let why = format!("{:?}: {}", reject.code, reject.text);
-                self.event(PeerEvent::Refused { peer: self.id, why });
-            }
+            (code, _) if code.is_for_good() => self.refused(now, format!("{code:?}: {}", reject.text)),
             _ => {}
         }
     }
 
     /// Rule 5: a session that only contacts hold ends when another member is found at their address.
-    fn replaced(&mut self, endpoint: &Endpoint, by: MemberId) {
-        let contacts = self.reasons.remove_contacts_at(endpoint);
+    fn replaced(&mut self, place: &Place, by: MemberId) {
+        let contacts = self.reasons.remove_contacts_at(place);
         if self.health.note_replaced(by) {
             self.event(PeerEvent::Replaced { old: self.id, new: by });
         }

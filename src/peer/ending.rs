@@ -6,7 +6,6 @@ use super::{Dialling, Peer, PeerEvent, PeerOutput, SessionOver, State};
 use crate::session::{Cause, Transmit};
 use crate::wire::Frame;
 use crate::wire::first::Code;
-use crate::wire::frame::encode_control;
 
 impl Peer {
     /// Refuses new messages, drains, says goodbye; `is_over` when it was confirmed.
@@ -35,7 +34,7 @@ impl Peer {
     pub(crate) fn end(&mut self, cause: Cause) {
         let text = cause.to_string();
         let close = Frame::Close { code: Code::Closing, text };
-        self.finish(cause, Some(encode_control(&close)));
+        self.finish(cause, Some(self.encode(&close)));
     }
 
     pub(super) fn finish(&mut self, cause: Cause, farewell: Option<Bytes>) {
@@ -85,7 +84,7 @@ impl Peer {
         if self.state == (State::Leaving { said: false }) && self.session.is_drained() {
             self.session.flush_acks(out);
             let last = self.session.last_sent();
-            out.push(encode_control(&Frame::Goodbye { last, confirmed: false }));
+            out.push(out.encode(&Frame::Goodbye { last, confirmed: false }));
             self.datagrams.link_down();
             self.state = State::Leaving { said: true };
         }

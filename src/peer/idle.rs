@@ -83,6 +83,6 @@ impl Peer {
     /// Holds the peer as a view would.
     #[cfg(test)]
     pub(crate) fn hold_as_member(&mut self, endpoints: Vec<crate::member::Endpoint>) {
-        self.reasons.set_view(Some(endpoints.into()));
+        self.reasons.set_view(Some(endpoints.into_iter().map(Into::into).collect()));
     }
 }

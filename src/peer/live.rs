@@ -8,7 +8,6 @@ use crate::limits::ERRORS_UNTIL_STUCK;
 use crate::link::{LinkEnd, LinkId};
 use crate::session::{Cause, Handled, PeerTypes, ProtocolError, Reservation};
 use crate::wire::first::Code;
-use crate::wire::frame::encode_control;
 use crate::wire::{Epoch, Frame, Protocol, StreamId, TypeEntry};
 
 impl Peer {
@@ -77,7 +76,7 @@ impl Peer {
                 self.session.check_goodbye(&last)?;
                 let confirmed = Frame::Goodbye { last: Vec::new(), confirmed: true };
                 self.gone = Some(Gone::Departed);
-                self.finish(Cause::Departed, Some(encode_control(&confirmed)));
+                self.finish(Cause::Departed, Some(self.encode(&confirmed)));
                 Ok(())
             }
             Frame::Goodbye { confirmed: true, .. } => {
@@ -141,7 +140,7 @@ impl Peer {
     pub(crate) fn set_types(&mut self, types: Arc<Vec<TypeEntry>>) {
         self.types = types;
         if self.live.is_some() {
-            self.control.push_back(encode_control(&self.types_frame()));
+            self.control.push_back(self.encode(&self.types_frame()));
         }
     }
 
@@ -201,7 +200,7 @@ impl Peer {
             LinkEnd::NotInView => "no view here includes you".to_owned(),
             _ => String::new(),
         };
-        let farewell = code.map(|code| encode_control(&Frame::Close { code, text }));
+        let farewell = code.map(|code| self.encode(&Frame::Close { code, text }));
         self.outputs.push_back(PeerOutput::Close { link: live.link.id(), farewell });
         self.session.handle_link_down();
         self.forget_best_effort();

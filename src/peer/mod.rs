@@ -13,6 +13,7 @@ mod ending;
 mod event;
 mod handshake;
 mod health;
+mod identity;
 mod idle;
 mod live;
 mod lobby;
@@ -31,11 +32,12 @@ pub(crate) use event::Topic;
 pub use event::{Disconnect, PeerEvent};
 pub(crate) use handshake::{Introduction, Rank};
 pub(crate) use health::HealthConfig;
+pub(crate) use identity::Identity;
 pub(crate) use lobby::{Lobby, Ticket as LobbyTicket};
 pub(crate) use names::SentNames;
 pub(crate) use probe::Answered;
-pub(crate) use reason::ContactId;
-pub(crate) use roster::{Gone, Place, Roster, Standing};
+pub(crate) use reason::{ContactId, Place};
+pub(crate) use roster::{Gone, Roster, Seat, Standing};
 pub use roster::{ViewChange, ViewError};
 
 use std::collections::VecDeque;
@@ -51,12 +53,12 @@ use probe::Probes;
 use reason::Reasons;
 
 use crate::link::{Link, LinkConfig, LinkId};
-use crate::member::{Endpoint, MemberId, ViewId};
+use crate::member::{MemberId, ViewId};
 use crate::session::{
     Cause, Delivery, QuarantineRoom, Session, SessionConfig, SessionEvent, SharedIntake, Transmit,
 };
 use crate::wire::frame::Datagram;
-use crate::wire::{Epoch, StreamId, TypeEntry};
+use crate::wire::{BodyCheck, Epoch, Frame, StreamId, TypeEntry, frame};
 
 /// Numbers that a process hands out and never twice.
 #[derive(Debug)]
@@ -100,6 +102,8 @@ pub(crate) struct PeerConfig {
     pub(crate) lease: Duration,
     /// How long a link that no contact holds may carry nothing.
     pub(crate) idle: Duration,
+    /// What frames carry behind their bodies: nothing under TLS. Of the whole process.
+    pub(crate) body_check: BodyCheck,
 }
 
 /// What a peer shares with the process it is in.
@@ -148,14 +152,14 @@ pub(crate) enum PeerOutput {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DialRequest {
     pub(crate) link: LinkId,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) place: Place,
 }
 
 #[derive(Debug)]
 struct Dial {
     link: LinkId,
     rank: Rank,
-    endpoint: Endpoint,
+    place: Place,
     deadline: Instant,
     /// Its hello was given to be written. Before that the other side cannot have adopted it, so it outranks nothing.
     greeted: bool,
@@ -197,7 +201,7 @@ pub(crate) struct Peer {
     dialling: Dialling,
     reasons: Reasons,
     /// What the view says of this peer.
-    place: Place,
+    seat: Seat,
     /// The view in which it joined, by its own word.
     joined: Option<ViewId>,
     gone: Option<Gone>,
@@ -217,6 +221,8 @@ pub(crate) struct Peer {
     links: u64,
     datagrams: Arc<Datagrams>,
     probes: Probes,
+    /// The name that the peer gave at its first link, and that its certificate covered if this is TLS. One run has one name.
+    name: Option<String>,
 }
 
 impl Peer {
@@ -238,7 +244,7 @@ impl Peer {
             live: None,
             dialling: Dialling::Idle,
             reasons: Reasons::default(),
-            place: Place::default(),
+            seat: Seat::default(),
             joined: None,
             gone: None,
             removed: false,
@@ -252,14 +258,15 @@ impl Peer {
             links: 0,
             datagrams: Arc::default(),
             probes: Probes::default(),
+            name: None,
         }
     }
 
     // ---- reasons ----
 
-    /// A handle wants this peer; it is dialled at `endpoint`.
-    pub(crate) fn add_contact(&mut self, now: Instant, contact: ContactId, endpoint: Endpoint) {
-        self.reasons.add_contact(contact, endpoint);
+    /// A handle wants this peer; it is dialled at `place`.
+    pub(crate) fn add_contact(&mut self, now: Instant, contact: ContactId, place: impl Into<Place>) {
+        self.reasons.add_contact(contact, place.into());
         if self.standing() == Standing::Removed {
             // Removal outranks contacts; this one goes on looking for somebody else.
             self.remove();
@@ -381,6 +388,11 @@ impl Peer {
         let health = self.poll_health();
         let (idle, session) = (self.idle_deadline(), self.session.poll_timeout());
         [dialling, live, idle, lease, quarantine, health, session].into_iter().flatten().min()
+    }
+
+    /// The bytes of a frame as the links of this process carry them.
+    fn encode(&self, frame: &Frame) -> Bytes {
+        frame::encode(frame, self.with.config.body_check)
     }
 
     fn event(&mut self, event: PeerEvent) {

@@ -9,13 +9,27 @@ use crate::member::Endpoint;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ContactId(pub(crate) u64);
 
+/// Where to dial, and for whose certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) endpoint: Endpoint,
+    /// The name that the certificate there must cover; `None`: the host of the endpoint. Without TLS it says nothing.
+    pub(crate) name: Option<Arc<str>>,
+}
+
+impl From<Endpoint> for Place {
+    fn from(endpoint: Endpoint) -> Self {
+        Self { endpoint, name: None }
+    }
+}
+
 /// A session lives while a reason holds it.
 #[derive(Debug, Default)]
 pub(crate) struct Reasons {
     /// Handles, with the address each was given: dialled as given, not as advertised.
-    contacts: Vec<(ContactId, Endpoint)>,
-    /// The view holds the peer, and these are its endpoints there.
-    view: Option<Arc<[Endpoint]>>,
+    contacts: Vec<(ContactId, Place)>,
+    /// The view holds the peer, and says that it can be reached there.
+    view: Option<Arc<[Place]>>,
     /// The peer dialled: it has a reason of its own, and this side keeps the session while a link is up and for a
     /// lease after.
     peer_dialled: bool,
@@ -27,8 +41,8 @@ pub(crate) struct Reasons {
 }
 
 impl Reasons {
-    pub(crate) fn add_contact(&mut self, contact: ContactId, endpoint: Endpoint) {
-        self.contacts.push((contact, endpoint));
+    pub(crate) fn add_contact(&mut self, contact: ContactId, place: Place) {
+        self.contacts.push((contact, place));
     }
 
     pub(crate) fn remove_contact(&mut self, contact: ContactId) {
@@ -36,8 +50,8 @@ impl Reasons {
     }
 
     /// The view holds the peer; or does not any more.
-    pub(crate) fn set_view(&mut self, endpoints: Option<Arc<[Endpoint]>>) {
-        self.view = endpoints;
+    pub(crate) fn set_view(&mut self, places: Option<Arc<[Place]>>) {
+        self.view = places;
     }
 
     /// Whether the view holds the peer.
@@ -57,8 +71,8 @@ impl Reasons {
     }
 
     /// Contacts at an address where somebody else was found.
-    pub(crate) fn remove_contacts_at(&mut self, endpoint: &Endpoint) -> Vec<ContactId> {
-        let gone = self.contacts.extract_if(.., |(_, at)| at == endpoint);
+    pub(crate) fn remove_contacts_at(&mut self, place: &Place) -> Vec<ContactId> {
+        let gone = self.contacts.extract_if(.., |(_, at)| at == place);
         gone.map(|(contact, _)| contact).collect()
     }
 
@@ -84,7 +98,7 @@ impl Reasons {
 
     /// Whether this side may dial.
     pub(crate) fn may_dial(&self) -> bool {
-        !self.oneself && self.endpoints().next().is_some()
+        !self.oneself && self.places().next().is_some()
     }
 
     /// Whether its link may be closed when it is idle: no contact holds it, and this side can dial it again.
@@ -103,15 +117,15 @@ impl Reasons {
     }
 
     /// Where the peer may be: first where a contact was told, then what it advertises in the view.
-    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        let contacts = self.contacts.iter().map(|(_, endpoint)| endpoint);
-        contacts.chain(self.view.iter().flat_map(|endpoints| endpoints.iter()))
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        let contacts = self.contacts.iter().map(|(_, place)| place);
+        contacts.chain(self.view.iter().flat_map(|places| places.iter()))
     }
 
     /// Where to dial next; several addresses take turns.
-    pub(crate) fn next_endpoint(&mut self) -> Option<Endpoint> {
-        let at = self.turn.checked_rem(self.endpoints().count())?;
+    pub(crate) fn next_place(&mut self) -> Option<Place> {
+        let at = self.turn.checked_rem(self.places().count())?;
         self.turn = self.turn.wrapping_add(1);
-        self.endpoints().nth(at).cloned()
+        self.places().nth(at).cloned()
     }
 }

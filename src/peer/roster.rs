@@ -1,9 +1,10 @@
 //! Who may speak: the view as this process knows it, and what it makes of everybody else. Rules 3, 14 and 16 of
-//! docs/PROTOCOL.md. One a process; each peer gets its [`Place`].
+//! docs/PROTOCOL.md. One a process; each peer gets its [`Seat`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::reason::Place;
 use crate::limits::GONE_MAX;
 use crate::member::{Endpoint, Member, MemberId, View, ViewId, Views};
 
@@ -71,16 +72,16 @@ pub(crate) enum Standing {
 
 /// What a peer needs to know of the view to judge its standing.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct Seat {
     pub(crate) views: Views,
     pub(crate) view: Option<ViewId>,
     /// It is in the view, and advertises these endpoints there.
-    pub(crate) member: Option<Arc<[Endpoint]>>,
+    pub(crate) member: Option<Arc<[Place]>>,
     /// A view has removed it, or one of the two has left the other for good.
     pub(crate) gone: bool,
 }
 
-impl Place {
+impl Seat {
     /// `joined`: what the other side itself says.
     pub(crate) fn judge(&self, joined: Option<ViewId>) -> Standing {
         if self.gone {
@@ -204,12 +205,12 @@ impl Roster {
     }
 
     /// What a peer is told of the view.
-    pub(crate) fn place(&self, id: MemberId) -> Place {
+    pub(crate) fn seat(&self, id: MemberId) -> Seat {
         let gone = self.gone.contains_key(&id);
-        Place {
+        Seat {
             views: self.views,
             view: self.view.as_ref().map(|view| view.id()),
-            member: self.member(id).filter(|_| !gone).map(|member| member.endpoints.clone().into()),
+            member: self.member(id).filter(|_| !gone).map(places),
             gone,
         }
     }
@@ -220,6 +221,12 @@ impl Roster {
         let old = newcomer.endpoints.iter().find_map(at).copied()?;
         (self.replaced.insert(old, newcomer.id) != Some(newcomer.id)).then_some(old)
     }
+}
+
+/// Where a member is dialled, and under which name its certificate is expected.
+fn places(member: &Member) -> Arc<[Place]> {
+    let name: Option<Arc<str>> = (!member.name.is_empty()).then(|| member.name.as_str().into());
+    member.endpoints.iter().map(|endpoint| Place { endpoint: endpoint.clone(), name: name.clone() }).collect()
 }
 
 #[cfg(test)]
@@ -284,7 +291,7 @@ mod tests {
     fn the_joined_view_decides_between_removed_unknown_and_stranger() {
         let mut roster = roster(Views::Agreed);
         drop(roster.install(ME, view(6, &[1, 2])).unwrap());
-        let judge = |roster: &Roster, of, joined: Option<u64>| roster.place(id(of)).judge(joined.map(number));
+        let judge = |roster: &Roster, of, joined: Option<u64>| roster.seat(id(of)).judge(joined.map(number));
         assert_eq!(judge(&roster, 2, Some(5)), Standing::Member);
         assert_eq!(judge(&roster, 2, None), Standing::Member, "it has not installed it yet");
         assert_eq!(judge(&roster, 3, Some(99)), Standing::Removed, "whatever it says");
@@ -299,15 +306,15 @@ mod tests {
     fn local_views_compare_no_numbers() {
         let mut roster = roster(Views::Local);
         drop(roster.install(ME, view(6, &[1, 2])).unwrap());
-        assert_eq!(roster.place(id(9)).judge(Some(number(1))), Standing::Unknown);
-        assert_eq!(roster.place(id(3)).judge(Some(number(99))), Standing::Removed);
+        assert_eq!(roster.seat(id(9)).judge(Some(number(1))), Standing::Unknown);
+        assert_eq!(roster.seat(id(3)).judge(Some(number(99))), Standing::Removed);
     }
 
     #[test]
     fn without_views_everybody_is_a_stranger_and_none_is_installed() {
         let mut roster = Roster::new(Views::None);
         assert_eq!(roster.install(ME, view(1, &[1, 2])).unwrap_err(), ViewError::NoViews);
-        assert_eq!(roster.place(id(2)).judge(Some(number(1))), Standing::Stranger);
+        assert_eq!(roster.seat(id(2)).judge(Some(number(1))), Standing::Stranger);
     }
 
     #[test]
@@ -317,7 +324,7 @@ mod tests {
         let change = roster.install(ME, view(7, &[1, 2, 3])).unwrap();
         assert_eq!(change.gone, [id(3)]);
         assert!(!roster.is_member(id(3)));
-        assert_eq!(roster.place(id(3)).judge(Some(number(7))), Standing::Removed);
+        assert_eq!(roster.seat(id(3)).judge(Some(number(7))), Standing::Removed);
     }
 
     #[test]
@@ -359,6 +366,6 @@ mod tests {
             roster.note_gone(id(number), Gone::Departed);
         }
         assert_eq!((roster.gone.len(), roster.order.len()), (GONE_MAX, GONE_MAX));
-        assert!(!roster.place(id(0)).gone && roster.place(id(20)).gone);
+        assert!(!roster.seat(id(0)).gone && roster.seat(id(20)).gone);
     }
 }

@@ -9,7 +9,7 @@ use super::receipt::Ticket;
 use crate::limits::{BATCH_BYTES, BATCH_RECORDS_MAX, OWN_FRAME_BYTES, RECORD_OVERHEAD_BYTES};
 use crate::wire::frame::{BODY_CRC_BYTES, FrameHeader, FrameKind, HEADER_BYTES as FRAME_HEADER_BYTES};
 use crate::wire::record::{self, HEADER_BYTES as RECORD_HEADER_BYTES, RecordHeader};
-use crate::wire::{Seq, StreamId};
+use crate::wire::{BodyCheck, Seq, StreamId};
 
 pub(crate) use marks::{Mark, Terms};
 
@@ -270,6 +270,7 @@ impl Batch {
         mut self,
         stream: StreamId,
         first: Seq,
+        check: BodyCheck,
         tickets: &mut impl Extend<(Seq, Ticket)>,
     ) -> Sent {
         let record_bytes = self.record_bytes();
@@ -282,21 +283,21 @@ impl Batch {
         };
         let (head, records) = self.bytes.split_at_mut(FRAME_HEADER_BYTES);
         head.copy_from_slice(&header.encode());
-        let mut checksum = crate::wire::crc(records);
-        if let Some(shared) = &self.shared {
-            checksum = crc32c::crc32c_append(checksum, shared);
-        }
+        let checksum = (check == BodyCheck::Crc).then(|| {
+            let own = crate::wire::crc(records);
+            self.shared.as_ref().map_or(own, |shared| crc32c::crc32c_append(own, shared)).to_le_bytes()
+        });
         tickets.extend(self.tickets.into_iter().map(|(at, ticket)| (Seq(first.0 + u64::from(at)), ticket)));
         let mut parts = SmallVec::new();
         match self.shared {
             None => {
-                self.bytes.extend_from_slice(&checksum.to_le_bytes());
+                self.bytes.extend_from_slice(checksum.as_ref().map_or(&[], |bytes| bytes));
                 parts.push(self.bytes.freeze());
             }
             Some(shared) => {
                 parts.push(self.bytes.freeze());
                 parts.push(shared);
-                parts.push(Bytes::copy_from_slice(&checksum.to_le_bytes()));
+                parts.extend(checksum.map(|bytes| Bytes::copy_from_slice(&bytes)));
             }
         }
         Sent {
@@ -329,7 +330,7 @@ pub(crate) struct Sent {
     pub(crate) ends_message: bool,
     pub(crate) record_bytes: u64,
     pub(crate) charge: usize,
-    /// The frame in pieces: all in one, or head, shared body, checksum.
+    /// The frame in pieces: all in one, or head, shared body, checksum if there is one.
     pub(crate) parts: SmallVec<[Bytes; 1]>,
 }
 

@@ -128,7 +128,7 @@ impl Intake {
     }
 
     /// Takes a message. `Ok(true)`: nothing was waiting before, so the session must be woken.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) -> Result<bool, Refused> {
         if let Some(cause) = self.closed {
             return Err(Refused::Closed(cause));

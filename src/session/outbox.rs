@@ -216,7 +216,7 @@ impl Outbox {
             self.queue.push_front(rest);
         }
         self.waits_since = None;
-        let sent = fits?.stamp(self.stream, self.next, &mut self.unacked);
+        let sent = fits?.stamp(self.stream, self.next, out.check(), &mut self.unacked);
         sent.parts.iter().for_each(|part| out.push(part.clone()));
         self.next = sent.last().next();
         self.offset += sent.record_bytes;

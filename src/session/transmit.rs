@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::limits::WRITE_BYTES;
+use crate::wire::{BodyCheck, Frame, frame};
 
 /// Pieces for one vectored write. Filled by `poll_transmit`, emptied by the driver.
 #[derive(Debug, Default)]
@@ -10,9 +11,25 @@ pub(crate) struct Transmit {
     pub(crate) parts: Vec<Bytes>,
     bytes: usize,
     acks_at: usize,
+    check: BodyCheck,
 }
 
 impl Transmit {
+    /// For links whose bodies carry this checksum; the default is CRC32C.
+    pub(crate) fn new(check: BodyCheck) -> Self {
+        Self { check, ..Self::default() }
+    }
+
+    /// What frames carry behind their bodies.
+    pub(crate) const fn check(&self) -> BodyCheck {
+        self.check
+    }
+
+    /// The bytes of a frame as this link carries them.
+    pub(crate) fn encode(&self, frame: &Frame) -> Bytes {
+        frame::encode(frame, self.check)
+    }
+
     pub(crate) fn push(&mut self, part: Bytes) {
         self.bytes += part.len();
         self.parts.push(part);

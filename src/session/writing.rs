@@ -9,7 +9,6 @@ use super::outbox::{Freed, Outbox, Wrote};
 use super::{Gate, Session, SharedIntake, Transmit};
 use crate::limits::{BATCH_BYTES, STARVATION_BYTES, STREAMS_MAX};
 use crate::wire::Frame;
-use crate::wire::frame::encode_control;
 
 impl Session {
     /// Adds what is to be written now: acknowledgements first, then batches by class. Call while there is room and
@@ -52,7 +51,7 @@ impl Session {
         let wanted = self.inboxes.iter_mut().filter(|inbox| inbox.is_ack_wanted());
         let acks: Vec<_> = wanted.map(Inbox::say_ack).collect();
         if !acks.is_empty() {
-            out.insert(at, encode_control(&Frame::Ack(acks)));
+            out.insert(at, out.encode(&Frame::Ack(acks)));
         }
     }
 

@@ -120,11 +120,13 @@ pub(crate) enum Code {
     Closing,
     Superseded,
     Idle,
+    /// The certificate does not fit the name, or there is none.
+    Identity,
     /// One that a later version added; it refuses, whatever it means.
     Other(u16),
 }
 
-const CODES: [(Code, u16); 15] = [
+const CODES: [(Code, u16); 16] = [
     (Code::VersionMismatch, 1),
     (Code::EnvironmentMismatch, 2),
     (Code::NetworkMismatch, 3),
@@ -139,6 +141,7 @@ const CODES: [(Code, u16); 15] = [
     (Code::Corrupt, 12),
     (Code::Closing, 13),
     (Code::Superseded, 14),
+    (Code::Identity, 15),
     (Code::Idle, 16),
 ];
 
@@ -148,6 +151,12 @@ impl Code {
             Self::Other(raw) => raw,
             known => CODES.iter().find(|(code, _)| *code == known).map_or(u16::MAX, |(_, raw)| *raw),
         }
+    }
+
+    /// Whether waiting does not mend it: somebody's configuration is wrong.
+    pub(crate) const fn is_for_good(self) -> bool {
+        use Code::{EnvironmentMismatch, Identity, NetworkMismatch, VersionMismatch};
+        matches!(self, VersionMismatch | EnvironmentMismatch | NetworkMismatch | Identity)
     }
 
     pub(crate) fn from_wire(raw: u16) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! length u32 · kind u8 · flags u8 · stream u16 · first sequence u64 · count u32 · CRC32C u32 of the header
-//! body (length bytes) · CRC32C u32 of the body (absent when the body is empty)
+//! body (length bytes) · CRC32C u32 of the body (absent when the body is empty, and under TLS)
 //! ```
 
 use bytes::Bytes;
@@ -23,6 +23,27 @@ pub(crate) const BODY_CRC_BYTES: usize = 4;
 const CHECKED_BYTES: usize = 20;
 /// A kind with this bit must be understood; others that are unknown are passed over.
 const CRITICAL: u8 = 0x80;
+
+/// Whether bodies carry a checksum of ours. A process is all TLS or all plain, so this is the same on all its links, and a
+/// batch that was sealed for one fits the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BodyCheck {
+    /// CRC32C behind each body.
+    #[default]
+    Crc,
+    /// None: TLS checks every byte already, and better.
+    Absent,
+}
+
+impl BodyCheck {
+    /// Bytes of the checksum behind a body that is not empty.
+    pub(crate) const fn bytes(self) -> usize {
+        match self {
+            Self::Crc => BODY_CRC_BYTES,
+            Self::Absent => 0,
+        }
+    }
+}
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +91,8 @@ impl FrameHeader {
     }
 
     /// Body and checksum.
-    pub(crate) const fn rest_bytes(&self) -> usize {
-        if self.length == 0 { 0 } else { self.length as usize + BODY_CRC_BYTES }
+    pub(crate) const fn rest_bytes(&self, check: BodyCheck) -> usize {
+        if self.length == 0 { 0 } else { self.length as usize + check.bytes() }
     }
 
     /// Checks the checksum before anything else is believed.
@@ -169,8 +190,8 @@ pub(crate) enum Frame {
 
 impl Frame {
     /// The frame of a header and its body, `rest` being the body and its checksum.
-    pub(crate) fn decode(header: &FrameHeader, rest: Bytes) -> Result<Self, DecodeError> {
-        let body = checked_body(header, rest)?;
+    pub(crate) fn decode(header: &FrameHeader, rest: Bytes, check: BodyCheck) -> Result<Self, DecodeError> {
+        let body = checked_body(header, rest, check)?;
         let Some(kind) = header.kind else { return Ok(Self::Unknown) };
         let mut reader = Reader::new(&body, "frame body");
         let frame = match kind {
@@ -220,14 +241,17 @@ impl Frame {
     }
 }
 
-fn checked_body(header: &FrameHeader, mut rest: Bytes) -> Result<Bytes, DecodeError> {
+fn checked_body(header: &FrameHeader, mut rest: Bytes, check: BodyCheck) -> Result<Bytes, DecodeError> {
     if header.length == 0 {
         return Ok(Bytes::new());
     }
     let length = header.length as usize;
     let short = DecodeError::Short { what: "frame body" };
-    if rest.len() != length + BODY_CRC_BYTES {
+    if rest.len() != header.rest_bytes(check) {
         return Err(short);
+    }
+    if check == BodyCheck::Absent {
+        return Ok(rest);
     }
     let mut tail = Reader::new(rest.get(length..).ok_or(short)?, "frame body");
     let found = tail.u32()?;
@@ -236,8 +260,14 @@ fn checked_body(header: &FrameHeader, mut rest: Bytes) -> Result<Bytes, DecodeEr
     if found == computed { Ok(rest) } else { Err(DecodeError::Crc { what: "frame body", found, computed }) }
 }
 
-/// A whole control frame (anything but a batch), ready to be written.
+/// A whole frame with a checksum behind its body.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) fn encode_control(frame: &Frame) -> Bytes {
+    encode(frame, BodyCheck::Crc)
+}
+
+/// A whole frame, ready to be written. Batches of the way out are sealed where they are.
+pub(crate) fn encode(frame: &Frame, check: BodyCheck) -> Bytes {
     let mut body = Vec::new();
     let mut header = match frame {
         Frame::Ack(acks) => {
@@ -285,28 +315,38 @@ pub(crate) fn encode_control(frame: &Frame) -> Bytes {
         Frame::Unknown => FrameHeader { kind: None, ..FrameHeader::new(FrameKind::Ping, 0) },
     };
     header.length = body.len() as u32;
-    let mut out = Vec::with_capacity(HEADER_BYTES + header.rest_bytes());
+    let mut out = Vec::with_capacity(HEADER_BYTES + header.rest_bytes(check));
     out.extend_from_slice(&header.encode());
     if !body.is_empty() {
         out.extend_from_slice(&body);
-        out.extend_from_slice(&crc(&body).to_le_bytes());
+        if check == BodyCheck::Crc {
+            out.extend_from_slice(&crc(&body).to_le_bytes());
+        }
     }
     out.into()
 }
 
 /// The whole frame of a datagram: the same bytes for every recipient. `body` with its record header must not exceed
 /// [`DATAGRAM_BYTES_MAX`].
-pub(crate) fn encode_datagram(stream: StreamId, hash: u32, version: u16, body: &[u8]) -> Bytes {
+pub(crate) fn encode_datagram(
+    stream: StreamId,
+    hash: u32,
+    version: u16,
+    body: &[u8],
+    check: BodyCheck,
+) -> Bytes {
     let record = RecordHeader { length: body.len() as u32, flags: record::WHOLE, version, hash };
     let length = record::HEADER_BYTES + body.len();
     debug_assert!(length <= DATAGRAM_BYTES_MAX);
     let header =
         FrameHeader { stream: stream.to_wire(), ..FrameHeader::new(FrameKind::Datagram, length as u32) };
-    let mut out = Vec::with_capacity(HEADER_BYTES + header.rest_bytes());
+    let mut out = Vec::with_capacity(HEADER_BYTES + header.rest_bytes(check));
     out.extend_from_slice(&header.encode());
     out.extend_from_slice(&record.encode());
     out.extend_from_slice(body);
-    let sum = crc(out.get(HEADER_BYTES..).unwrap_or_default());
-    out.extend_from_slice(&sum.to_le_bytes());
+    if check == BodyCheck::Crc {
+        let sum = crc(out.get(HEADER_BYTES..).unwrap_or_default());
+        out.extend_from_slice(&sum.to_le_bytes());
+    }
     out.into()
 }

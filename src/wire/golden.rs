@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use super::first::{self, Code, FirstBytes, Hello, Reject, StreamResume};
-use super::frame::FrameHeader;
-use super::frame::{Batch, Datagram, HEADER_BYTES, encode_control};
+use super::frame::{Batch, BodyCheck, Datagram, FrameHeader, HEADER_BYTES, encode, encode_control};
 use super::record::{self, Record, RecordHeader};
 use super::{Class, Epoch, Frame, Protocol, Seq, StreamAck, StreamId, TypeEntry, Versions};
 use crate::member::{Member, MemberId, ViewId};
@@ -18,7 +17,13 @@ use crate::member::{Member, MemberId, ViewId};
 pub(super) enum Value {
     First(FirstBytes),
     Frame(Frame),
-    Records { stream: StreamId, first: Seq, records: Vec<Record> },
+    /// As it is under TLS: no checksum behind the body.
+    Bare(Frame),
+    Records {
+        stream: StreamId,
+        first: Seq,
+        records: Vec<Record>,
+    },
 }
 
 impl Value {
@@ -26,6 +31,7 @@ impl Value {
         match self {
             Self::First(first) => first::encode(first),
             Self::Frame(frame) => encode_control(frame).to_vec(),
+            Self::Bare(frame) => encode(frame, BodyCheck::Absent).to_vec(),
             Self::Records { stream, first, records } => {
                 let count = records.len() as u32;
                 let records = records.iter().flat_map(encode_record).collect();
@@ -42,8 +48,11 @@ impl Value {
             return Self::First(first::decode(bytes).unwrap());
         }
         let header = FrameHeader::decode(bytes.first_chunk().unwrap()).unwrap();
-        assert_eq!(bytes.len(), HEADER_BYTES + header.rest_bytes());
-        match Frame::decode(&header, Bytes::copy_from_slice(&bytes[HEADER_BYTES..])).unwrap() {
+        let bare = matches!(self, Self::Bare(_));
+        let check = if bare { BodyCheck::Absent } else { BodyCheck::Crc };
+        assert_eq!(bytes.len(), HEADER_BYTES + header.rest_bytes(check));
+        match Frame::decode(&header, Bytes::copy_from_slice(&bytes[HEADER_BYTES..]), check).unwrap() {
+            frame if bare => Self::Bare(frame),
             Frame::Batch(Batch { stream, first, count, records: mut rest }) => {
                 let records = (0..count).map(|_| record::take(&mut rest).unwrap()).collect();
                 assert!(rest.is_empty());
@@ -173,6 +182,12 @@ pub(super) fn values() -> Vec<(&'static str, Value)> {
     ];
     let last = vec![(NORMAL, Seq(300)), (STREAM, Seq(1))];
     let body: Vec<u8> = (0..4096u32).map(|at| (at * 7 + at / 256) as u8).collect();
+    let bare = Batch {
+        stream: NORMAL,
+        first: Seq(41),
+        count: 1,
+        records: encode_record(&record(record::WHOLE, None, b"under TLS")).into(),
+    };
     let records = |stream, first, records| Value::Records { stream, first: Seq(first), records };
     let small = vec![
         record(record::WHOLE, None, b"first"),
@@ -210,6 +225,13 @@ pub(super) fn values() -> Vec<(&'static str, Value)> {
         ("chunk_first", records(NORMAL, 44, vec![record(record::FIRST, Some(1 << 33), b"head")])),
         ("chunk_middle", records(NORMAL, 45, vec![record(0, None, b"middle")])),
         ("chunk_last", records(NORMAL, 46, vec![record(record::LAST, None, b"tail")])),
+        (
+            "reject_identity",
+            Value::First(FirstBytes::Reject(Box::new(reject(Code::Identity, "not `node-1`")))),
+        ),
+        ("tls_ping", Value::Bare(Frame::Ping { nonce: 0x0102_0304_0506_0708, heard_millis: 1500 })),
+        ("tls_types_none", Value::Bare(Frame::Types(Vec::new()))),
+        ("tls_batch", Value::Bare(Frame::Batch(bare))),
     ]
 }
 
@@ -272,7 +294,10 @@ fn the_wire_of_version_1_has_not_changed() {
 #[test]
 fn a_datagram_that_is_encoded_at_once_has_its_golden_bytes() {
     let (_, golden) = values().into_iter().find(|(name, _)| *name == "datagram_record").unwrap();
-    assert_eq!(super::frame::encode_datagram(NORMAL, 0x0bad_cafe, 2, b"vote"), golden.encode());
+    assert_eq!(
+        super::frame::encode_datagram(NORMAL, 0x0bad_cafe, 2, b"vote", BodyCheck::Crc),
+        golden.encode()
+    );
 }
 
 #[test]

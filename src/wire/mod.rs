@@ -16,7 +16,7 @@ mod tests;
 
 pub(crate) use control::{StreamAck, TypeEntry};
 pub(crate) use first::{FirstBytes, Hello, Reject, StreamResume};
-pub(crate) use frame::Frame;
+pub(crate) use frame::{BodyCheck, Frame};
 
 use std::fmt;
 
@@ -189,10 +189,18 @@ pub(crate) enum DecodeError {
     Text { what: &'static str },
 }
 
+impl DecodeError {
+    /// Whether what came looks like TLS: a handshake record.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Self::Magic { found: [0x16, 0x03, ..] })
+    }
+}
+
 fn looks_like(found: &[u8; 4]) -> &'static str {
     match found {
         b"GET " | b"POST" | b"PUT " | b"HEAD" | b"OPTI" | b"CONN" | b"PRI " => " (an HTTP client?)",
-        [0x16, 0x03, ..] => " (a TLS client?)",
+        [0x16, 0x03, ..] => " (a TLS client? This process speaks without TLS)",
+        [0x15, 0x03, ..] => " (a TLS server? This process speaks without TLS)",
         b"SSH-" => " (an SSH client?)",
         _ => "",
     }

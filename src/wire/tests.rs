@@ -18,7 +18,9 @@ fn openings() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
 }
 
 fn frames() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
-    let frames = values().into_iter().filter(|(_, value)| !matches!(value, Value::First(_)));
+    // Those under TLS have no checksum, so nothing here is to be found out.
+    let frames =
+        values().into_iter().filter(|(_, value)| matches!(value, Value::Frame(_) | Value::Records { .. }));
     frames.map(|(name, value)| (name, value.encode()))
 }
 
@@ -37,8 +39,8 @@ fn read_frame(bytes: &[u8]) -> Option<Result<Frame, DecodeError>> {
         Ok(header) => header,
         Err(error) => return Some(Err(error)),
     };
-    let rest = bytes.get(HEADER_BYTES..HEADER_BYTES + header.rest_bytes())?;
-    Some(Frame::decode(&header, Bytes::copy_from_slice(rest)))
+    let rest = bytes.get(HEADER_BYTES..HEADER_BYTES + header.rest_bytes(BodyCheck::Crc))?;
+    Some(Frame::decode(&header, Bytes::copy_from_slice(rest), BodyCheck::Crc))
 }
 
 /// A frame with right checksums, whatever its content.
@@ -108,7 +110,7 @@ fn a_truncated_frame_asks_for_more() {
         let header = FrameHeader::decode(good.first_chunk().unwrap()).unwrap();
         for end in HEADER_BYTES..good.len() {
             let rest = Bytes::copy_from_slice(&good[HEADER_BYTES..end]);
-            assert!(Frame::decode(&header, rest).is_err(), "{name}, {end}");
+            assert!(Frame::decode(&header, rest, BodyCheck::Crc).is_err(), "{name}, {end}");
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The command line of karere: `listen`, `send`, `demo`.
+//! The command line of karere: `listen`, `send`, `certs`, `demo`.
 //!
 //! Exit codes: 0 only for success; 1 an error; 2 wrong usage; 3 the receiver was replaced or lost in mid-stream.
 
+mod certs;
 mod converse;
 mod demo;
 mod intake;
@@ -41,6 +42,8 @@ enum Command {
     Listen(listen::Options),
     /// Send a file, or standard input; ends well only when the receiver has it all, with the same SHA-256.
     Send(send::Options),
+    /// An authority and certificates for development, for --tls-ca, --tls-cert and --tls-key.
+    Certs(certs::Options),
     /// The whole thing, breaking and mending, in one terminal.
     Demo(demo::Options),
     /// A proxy that breaks connections on purpose, for tests.
@@ -70,6 +73,7 @@ fn run(command: Command) -> Result<(), Failure> {
         match command {
             Command::Listen(options) => listen::run(options).await,
             Command::Send(options) => send::run(options).await,
+            Command::Certs(options) => certs::run(&options),
             Command::Demo(options) => demo::run(options).await,
             Command::Proxy(options) => proxy::run(options).await,
         }

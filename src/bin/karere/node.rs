@@ -2,10 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use karere::{ByteStream, Contact, ContactError, Messenger, StreamError};
+use karere::{
+    Builder, ByteStream, ConfigError, Contact, ContactError, Messenger, StartError, StreamError, Tls,
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
@@ -27,6 +30,35 @@ pub(crate) struct Network {
     /// The network within the environment.
     #[arg(long, default_value = "default")]
     pub(crate) network: String,
+    /// The authorities that are trusted (PEM). With it every connection is mutual TLS 1.3; without it, plain.
+    #[arg(long, value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// The own certificate, and what leads to an authority behind it (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_ca")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of the own certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_ca")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// The name of this member. With certificates: one that its own is for, by itself the first.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+impl Network {
+    /// # Errors
+    /// If the certificates cannot be used.
+    fn builder(&self) -> Result<Builder, Failure> {
+        let mut builder = Messenger::builder().network(&self.environment, &self.network);
+        let mut name = self.name.clone();
+        if let (Some(authorities), Some(chain), Some(key)) = (&self.tls_ca, &self.tls_cert, &self.tls_key) {
+            let tls = Tls::from_files(authorities, chain, key).map_err(|error| {
+                Failure::new(error.to_string()).tries("`karere certs --help`, for development")
+            })?;
+            name = name.or_else(|| tls.names().into_iter().next());
+            builder = builder.tls(tls);
+        }
+        Ok(builder.name(name.unwrap_or_default()))
+    }
 }
 
 /// A messenger that listens.
@@ -34,10 +66,17 @@ pub(crate) struct Network {
 /// # Errors
 /// If the address cannot be bound. Nothing runs then.
 pub(crate) async fn listen(bind: &str, network: &Network) -> Result<(Messenger, SocketAddr), Failure> {
-    let builder = Messenger::builder().bind(bind).network(&network.environment, &network.network);
-    let messenger = builder.start().await.map_err(|error| bind_failure(bind, &error.to_string()))?;
+    let builder = network.builder()?.bind(bind);
+    let messenger = builder.start().await.map_err(|error| start_failure(bind, &error))?;
     let address = messenger.local_address().ok_or_else(|| Failure::new("the messenger does not listen"))?;
     Ok((messenger, address))
+}
+
+fn start_failure(bind: &str, error: &StartError) -> Failure {
+    match error {
+        StartError::Config(ConfigError::Tls(error)) => Failure::new(error.to_string()),
+        error => bind_failure(bind, &error.to_string()),
+    }
 }
 
 fn bind_failure(bind: &str, error: &str) -> Failure {
@@ -67,8 +106,8 @@ fn bind_failure(bind: &str, error: &str) -> Failure {
 /// # Errors
 /// If it cannot start.
 pub(crate) async fn dialler(network: &Network, give_up: Duration) -> Result<Messenger, Failure> {
-    Messenger::builder()
-        .network(&network.environment, &network.network)
+    network
+        .builder()?
         .contact_give_up(give_up.max(GIVE_UP_MIN))
         .start()
         .await
@@ -82,12 +121,18 @@ pub(crate) async fn dialler(network: &Network, give_up: Duration) -> Result<Mess
 pub(crate) async fn dial(
     messenger: &Messenger,
     to: &str,
+    expected: Option<&str>,
     protocol: &str,
     give_up: Duration,
 ) -> Result<(Contact, ByteStream), Failure> {
     // `:7400` is this machine.
     let address = if to.starts_with(':') { format!("127.0.0.1{to}") } else { to.to_owned() };
-    let meeting = messenger.contact(&address);
+    let meeting = async {
+        match expected {
+            Some(name) => messenger.contact_named(&address, name).await,
+            None => messenger.contact(&address).await,
+        }
+    };
     let met = if give_up < GIVE_UP_MIN {
         let late = |_| nobody(to, &format!("no answer within {} s", give_up.as_secs_f64()));
         timeout(give_up, meeting).await.map_err(late)?
@@ -113,7 +158,11 @@ fn contact_failure(to: &str, error: &ContactError) -> Failure {
     match error {
         ContactError::Address(..) => failure(error.to_string()),
         ContactError::Refused { why, .. } => {
-            let tries = "the same --environment and --network at both ends, and the same version";
+            let tries = if why.contains("TLS") || why.contains("certificate") {
+                "--tls-ca, --tls-cert and --tls-key at both ends; --tls-name if the certificate there is for a name"
+            } else {
+                "the same --environment and --network at both ends, and the same version"
+            };
             failure(format!("{to} refuses: {why}")).by(format!("the process at {to}")).tries(tries)
         }
         ContactError::GaveUp { last, .. } => nobody(to, last),

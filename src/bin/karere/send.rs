@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// How long to wait for somebody to answer at the address, in seconds.
     #[arg(long, default_value_t = 30.0, value_parser = parse_seconds)]
     timeout: f64,
+    /// The name that the receiver's certificate must be for; without it, the host of the address.
+    #[arg(long, value_name = "NAME", requires = "tls_ca")]
+    tls_name: Option<String>,
     #[command(flatten)]
     network: Network,
 }
@@ -116,7 +119,7 @@ async fn send(
     let give_up = Duration::from_secs_f64(options.timeout);
     let messenger = node::dialler(&options.network, give_up).await?;
     let (contact, stream) = tokio::select! {
-        dialled = node::dial(&messenger, &options.address, PROTOCOL, give_up) => dialled?,
+        dialled = node::dial(&messenger, &options.address, options.tls_name.as_deref(), PROTOCOL, give_up) => dialled?,
         () = signals.any() => return Err(Failure::new("interrupted").state("nothing was sent")),
     };
     let progress = Progress::new(options.progress_json, source.header().size);

@@ -25,7 +25,7 @@ async fn above_the_bound_the_most_idle_links_go_and_those_of_contacts_stay() {
     let hub = process([127, 0, 0, 1], quick(), limits, Resolver::system());
     let friends: Vec<_> = (0..2).map(|_| plain()).collect();
     for friend in &friends {
-        let held = friend.driver.hold(hub.id(), hub.endpoint());
+        let held = friend.driver.hold(hub.id(), hub.endpoint().into());
         assert!(held.is_some());
         eventually("a contact's link", || hub.is_linked(friend.id())).await;
     }

@@ -51,7 +51,7 @@ fn process(ip: [u8; 4], timeouts: Timeouts, limits: Limits, resolver: Resolver) 
         joined: None,
     };
     let introduction = Introduction { versions: VERSIONS, member, ..Introduction::default() };
-    let driver = Driver::new(&settings, introduction, net);
+    let driver = Driver::new(&settings, introduction, net, None);
     driver.set_types(vec![TypeEntry {
         protocol: Protocol::APPLICATION,
         hash: 0,

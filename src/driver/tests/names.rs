@@ -47,9 +47,9 @@ async fn a_contact_by_name_keeps_the_name_and_follows_it_to_another_address() {
     let client = process([127, 0, 0, 1], quick(), Limits::default(), book.resolver());
     book.set("node.example", &[[127, 0, 0, 2]]);
     let endpoint = named("node.example", first.port);
-    let found = client.driver.search(endpoint.clone()).await;
+    let found = client.driver.search(endpoint.clone().into()).await;
     assert!(matches!(found, crate::peer::Finding::Found(id) if id == first.id()), "{found:?}");
-    let (_contact, mut who) = client.driver.hold(first.id(), endpoint).unwrap();
+    let (_contact, mut who) = client.driver.hold(first.id(), endpoint.into()).unwrap();
     eventually("linked", || client.is_linked(first.id())).await;
     book.set("node.example", &[[127, 0, 0, 3]]);
     drop(first);
@@ -66,7 +66,7 @@ async fn a_member_with_an_address_where_nobody_is_is_reached_at_the_other() {
     let client = process([127, 0, 0, 1], quick(), Limits::default(), book.resolver());
     // Nobody listens at the first; a port that swallows connections is in `connect`, in virtual time.
     book.set("node.example", &[[127, 0, 0, 9], [127, 0, 0, 2]]);
-    let found = client.driver.search(named("node.example", server.port)).await;
+    let found = client.driver.search(named("node.example", server.port).into()).await;
     assert!(matches!(found, crate::peer::Finding::Found(id) if id == server.id()), "{found:?}");
     // Several endpoints of one member take turns.
     let handle = client.driver.peer_or_new(&mut client.driver.registry.lock(), server.id());
@@ -98,12 +98,12 @@ async fn a_resolver_that_hangs_is_bounded_costs_one_thread_a_name_and_delays_nob
     let start = Instant::now();
     let waits = [7400, 7401, 7402].map(|port| {
         let (driver, times) = (Arc::clone(&client.driver), Duration::from_millis(700));
-        tokio::spawn(
-            async move { super::search::run(&driver, named("hangs.example", port), Some(times)).await },
-        )
+        tokio::spawn(async move {
+            super::search::run(&driver, named("hangs.example", port).into(), Some(times)).await
+        })
     });
     eventually("it hangs", || inside.load(Ordering::SeqCst) == 1).await;
-    let found = client.driver.search(named("node.example", server.port)).await;
+    let found = client.driver.search(named("node.example", server.port).into()).await;
     assert!(matches!(found, crate::peer::Finding::Found(_)), "{found:?}");
     assert!(start.elapsed() < Duration::from_millis(600), "{:?}", start.elapsed());
     for wait in waits {

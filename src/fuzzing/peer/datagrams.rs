@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Run, Source};
 use crate::limits::{DATAGRAM_QUEUE_MAX, KIB};
 use crate::peer::Outbound;
+use crate::wire::BodyCheck;
 use crate::wire::frame::{Datagram, encode_datagram};
 use crate::wire::{Class, Protocol, StreamId, record};
 
@@ -40,7 +41,7 @@ impl Run {
         self.datagrams.sent = tag + 1;
         let body = vec![tag as u8; if size < 128 { size } else { (size - 128) * KIB / 4 }];
         let stream = StreamId::new(Protocol::APPLICATION, Class::Normal, true);
-        let frame = encode_datagram(stream, tag, 1, &body);
+        let frame = encode_datagram(stream, tag, 1, &body, BodyCheck::Crc);
         let expires = Some(self.now + Duration::from_millis(millis.into()));
         let datagram = Outbound { frame, stream, hash: tag, version: 1, body_bytes: body.len(), expires };
         let before = peer.datagrams().stats();

@@ -170,9 +170,8 @@ impl Inbound {
 
     fn request(&mut self, shared: &Arc<Shared>, arrived: Arrived, asked: Asked) {
         let Arrived { epoch, stream, records, .. } = arrived;
-        // Views: a stream of members' types passes once both are in one view.
         let responders = shared.requests.responders.load();
-        let responder = responders.find(asked.of, stream.is_open()).filter(|_| stream.is_open());
+        let responder = responders.find(asked.of, stream.is_open());
         let Some(responder) = responder.map(Arc::clone) else {
             shared.counts.refused.fetch_add(1, Ordering::Relaxed);
             self.pass_over(&arrived);

@@ -32,7 +32,7 @@ fn r3_a_search_finds_who_is_there_and_says_nothing_else() {
     let (us, _) = two();
     let with = surroundings(MemberId::from_parts(2, 2), CREDIT);
     let now = std::time::Instant::now();
-    let mut search = Search::new(with, "10.0.0.1:7400".parse().unwrap(), now, None, 1);
+    let mut search = Search::new(with, "10.0.0.1:7400".parse::<Endpoint>().unwrap(), now, None, 1);
     let dial = search.poll_dial(now).unwrap();
     let bytes = search.handle_connected(now, dial.link).unwrap();
     let Ok(FirstBytes::Hello(question)) = crate::wire::first::decode(&bytes) else { panic!("no hello") };

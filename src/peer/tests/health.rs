@@ -61,7 +61,7 @@ fn a_peer_is_slow_when_the_same_thing_has_waited_for_credit_for_its_time_and_rec
     let (mut pair, slow) = blocked();
     assert_eq!(next(&mut pair, A, SECOND * 10), (SLOW, slow.clone()));
     pair.run(SECOND * 30);
-    assert_eq!(told(&pair, A), [slow.clone()], "once");
+    assert_eq!(told(&pair, A), vec![slow.clone()], "once");
     pair.sides[B].slow = false;
     let (took, event) = next(&mut pair, A, SECOND);
     assert!(took <= 25 * MS, "credit comes with the acknowledgement: {took:?}");
@@ -111,7 +111,7 @@ fn a_slow_peer_is_not_well_because_its_link_broke_or_came_back() {
         pair.break_link(told_to);
         pair.run(SECOND * 20);
         assert!(pair.same_link().is_some());
-        assert_eq!(told(&pair, A), [slow.clone()]);
+        assert_eq!(told(&pair, A), vec![slow.clone()]);
     }
     pair.sides[B].slow = false;
     pair.finish(SECOND, true);
@@ -239,7 +239,11 @@ fn a_reason_that_was_gone_begins_anew() {
     solo.peer.remove_contact(ContactId(1));
     assert!(!solo.peer.is_over());
     solo.now += SECOND * 20;
-    solo.peer.add_contact(solo.now, ContactId(2), "10.0.0.1:7400".parse().unwrap());
+    solo.peer.add_contact(
+        solo.now,
+        ContactId(2),
+        "10.0.0.1:7400".parse::<crate::member::Endpoint>().unwrap(),
+    );
     let again = solo.now;
     let mut failing = None;
     while !solo.events().iter().any(is_health) {
@@ -274,9 +278,12 @@ fn a_peer_that_hears_nothing_says_so_before_it_closes_the_link() {
     let silence = PeerEvent::Disconnected { peer: pair.id(A), reason: Disconnect::Silence };
     let ends = pair.run_until(LIVENESS, "it closes", |pair| pair.sides[B].events.contains(&silence));
     assert_eq!(ends + pair.net.delays[B], LIVENESS - unheard);
+    pair.net.doors[B] = Door::Shut;
+    pair.run(SECOND);
+    assert_eq!(told(&pair, A), vec![event.clone()], "no link is no recovery");
+    pair.net.doors[B] = Door::Open;
     pair.run(SECOND * 30);
     assert_eq!((told(&pair, A), told(&pair, B)), (vec![event, recovered(&pair)], vec![]), "each once");
-    assert_eq!(pair.conns.len(), 2);
 }
 
 #[test]
@@ -305,12 +312,12 @@ fn a_peer_that_misbehaves_recovers_with_progress() {
         let link = solo.link();
         solo.frame(link, ack(7));
     }
-    assert_eq!(health(&solo), [misbehaving.clone()], "once");
+    assert_eq!(health(&solo), vec![misbehaving.clone()], "once");
     let link = solo.link();
     solo.types(link);
     let receipt = solo.send();
     solo.write();
-    assert_eq!(health(&solo), [misbehaving.clone()], "a link alone is no progress");
+    assert_eq!(health(&solo), vec![misbehaving.clone()], "a link alone is no progress");
     solo.frame(link, ack(1));
     solo.write();
     assert_eq!(receipt.now(), Some(Ok(())));
@@ -405,7 +412,7 @@ fn a_replacement_is_told_once_for_each_new_member() {
         solo.peer.add_contact(
             solo.now,
             ContactId(contact),
-            format!("10.0.0.{contact}:7400").parse().unwrap(),
+            format!("10.0.0.{contact}:7400").parse::<crate::member::Endpoint>().unwrap(),
         );
     }
     let old = solo.peer.id();

@@ -118,7 +118,7 @@ fn a_link_on_which_something_is_under_way_is_not_idle() {
     let mut pair = members();
     pair.sides[B].slow = true;
     let tag = pair.send(A, 10);
-    pair.run(IDLE * 3);
+    pair.run(IDLE * 5 / 2);
     let now = pair.now;
     assert!(is_linked(&pair) && !pair.peer(A).close_idle(now) && !pair.peer(B).close_idle(now));
     assert_eq!(pair.end_of(tag), Some(Ok(())), "acknowledged, and its handler is not done");
@@ -197,11 +197,11 @@ fn the_hello_says_whether_the_link_is_to_be_kept() {
 #[test]
 fn addresses_given_come_first_and_all_take_turns() {
     let mut reasons = Reasons::default();
-    assert_eq!(reasons.next_endpoint(), None);
-    reasons.set_view(Some(vec![endpoint(3), endpoint(4)].into()));
-    reasons.add_contact(ContactId(1), endpoint(1));
-    reasons.add_contact(ContactId(2), endpoint(2));
-    let dialled: Vec<_> = (0..6).map_while(|_| reasons.next_endpoint()).collect();
+    assert_eq!(reasons.next_place().map(|place| place.endpoint), None);
+    reasons.set_view(Some([3, 4].map(|at| endpoint(at).into()).into()));
+    reasons.add_contact(ContactId(1), endpoint(1).into());
+    reasons.add_contact(ContactId(2), endpoint(2).into());
+    let dialled: Vec<_> = (0..6).map_while(|_| reasons.next_place().map(|place| place.endpoint)).collect();
     assert_eq!(dialled, [1, 2, 3, 4, 1, 2].map(endpoint));
     reasons.remove_contact(ContactId(1));
     reasons.remove_contact(ContactId(2));

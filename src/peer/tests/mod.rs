@@ -10,6 +10,7 @@ mod health;
 mod idle;
 mod leave;
 mod links;
+mod names;
 mod net;
 mod pair;
 mod probes;
@@ -23,6 +24,7 @@ mod views;
 /// What the tests need beyond the room's own imports.
 mod prelude {
     pub(super) use crate::link::LinkEnd;
+    pub(super) use crate::member::Endpoint;
     pub(super) use crate::session::{Handled, Reservation};
     pub(super) use crate::wire::first::Code;
     pub(super) use crate::wire::{FirstBytes, Frame, Hello, Reject};

@@ -69,7 +69,7 @@ impl Pair {
 
     pub(super) fn add_contact(&mut self, side: usize) {
         let (now, of) = (self.now, self.id(1 - side));
-        let endpoint = "10.0.0.1:7400".parse().unwrap();
+        let endpoint: crate::member::Endpoint = "10.0.0.1:7400".parse().unwrap();
         self.sides[side].room(of).peer.add_contact(now, ContactId(1), endpoint);
     }
 

@@ -42,6 +42,7 @@ pub(super) const fn config(credit_bytes: u64) -> PeerConfig {
         hello: limits::HELLO,
         lease: limits::RESUME_LEASE,
         idle: limits::IDLE,
+        body_check: crate::wire::BodyCheck::Crc,
     }
 }
 
@@ -161,7 +162,7 @@ impl Side {
         self.rooms.entry(of).or_insert_with(|| {
             *seed += 1;
             let peer = Peer::new(with.clone(), of, intake(), Arc::clone(types), *seed);
-            let peer = peer.with_place(roster.place(of));
+            let peer = peer.with_seat(roster.seat(of));
             Room { peer, held: VecDeque::new(), asked: VecDeque::new() }
         })
     }
@@ -176,7 +177,7 @@ impl Side {
         me.view = Some(id);
         self.with.me = Arc::new(me);
         for (of, room) in &mut self.rooms {
-            room.peer.handle_view(now, Arc::clone(&self.with.me), self.roster.place(*of));
+            room.peer.handle_view(now, Arc::clone(&self.with.me), self.roster.seat(*of));
         }
         Ok(change)
     }

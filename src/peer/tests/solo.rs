@@ -31,7 +31,7 @@ impl Solo {
 
     pub(super) fn contact() -> Self {
         let mut solo = Self::new();
-        let endpoint = "10.0.0.1:7400".parse().unwrap();
+        let endpoint: Endpoint = "10.0.0.1:7400".parse().unwrap();
         solo.peer.add_contact(solo.now, ContactId(1), endpoint);
         solo
     }

@@ -373,9 +373,9 @@ fn what_members_send_is_a_fault_when_it_comes_from_one_who_never_joined() {
     pair.sides[B] = super::side::Side::new(pair.id(B), CREDIT, 7);
     let mut liar = Introduction::clone(&pair.sides[A].with.me);
     liar.member.joined = None;
-    let place = pair.sides[A].roster.place(pair.id(B));
+    let seat = pair.sides[A].roster.seat(pair.id(B));
     let now = pair.now;
-    pair.peer(A).handle_view(now, Arc::new(liar), place);
+    pair.peer(A).handle_view(now, Arc::new(liar), seat);
     let tag = pair.send_on(A, MEMBERS, 10).unwrap();
     pair.settle();
     assert!(pair.sides[B].came.is_empty());

@@ -116,7 +116,7 @@ impl Batch {
         self.marks.is_some()
     }
 
-    /// Marks the last record, or the message that begins here. Tells the time to be watched in place of another.
+    /// Marks the last record, or the message that begins here.
     pub(crate) fn mark(&mut self, id: u64, terms: Terms, body_bytes: usize) {
         self.serial = self.serial.min(id);
         let bytes = u16::try_from(body_bytes).unwrap_or(u16::MAX);

@@ -9,9 +9,9 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::super::*;
-use crate::wire::Frame;
 use crate::wire::Protocol;
 use crate::wire::frame::{FrameHeader, HEADER_BYTES};
+use crate::wire::{BodyCheck, Frame};
 use crate::wire::{TypeEntry, record};
 
 /// Protocols of users in these tests, beside application and byte streams.
@@ -65,11 +65,11 @@ pub(super) fn take_frames(bytes: &mut BytesMut) -> Vec<Frame> {
     let mut frames = Vec::new();
     while let Some(head) = bytes.first_chunk::<HEADER_BYTES>() {
         let header = FrameHeader::decode(head).unwrap();
-        if bytes.len() < HEADER_BYTES + header.rest_bytes() {
+        if bytes.len() < HEADER_BYTES + header.rest_bytes(BodyCheck::Crc) {
             break;
         }
-        let frame = bytes.split_to(HEADER_BYTES + header.rest_bytes()).freeze();
-        frames.push(Frame::decode(&header, frame.slice(HEADER_BYTES..)).unwrap());
+        let frame = bytes.split_to(HEADER_BYTES + header.rest_bytes(BodyCheck::Crc)).freeze();
+        frames.push(Frame::decode(&header, frame.slice(HEADER_BYTES..), BodyCheck::Crc).unwrap());
     }
     frames
 }
