@@ -165,7 +165,8 @@ impl Membership {
             PeerEvent::OneWaySilence { peer, .. } => self.suspect(*peer, "OneWaySilence"),
             PeerEvent::Replaced { old, new } => self.suspect(*old, &format!("Replaced by {new:.8}")),
             PeerEvent::SessionLost { peer } => self.suspect(*peer, "SessionLost"),
-            PeerEvent::Left { peer } => self.suspect(*peer, "Left"),
+            // A goodbye raises no suspicion; whether it was meant for us is looked at all the same.
+            PeerEvent::Left { peer } => drop(self.check(*peer)),
             PeerEvent::Expelled { by } if self.view.as_ref().is_some_and(|view| view.contains(*by)) => {
                 self.expelled(&format!("{by:.8}"));
             }
@@ -310,15 +311,22 @@ impl Membership {
     // ---- suspicion ----
 
     fn suspect(&mut self, who: MemberId, why: &str) {
+        if self.check(who) {
+            self.actions.push_back(Action::Say(Fact::Suspect { who, why: why.to_owned() }));
+        }
+    }
+
+    /// Whether it is to be checked from now on, and was not yet.
+    fn check(&mut self, who: MemberId) -> bool {
         let known = self.view.as_ref().is_some_and(|view| view.contains(who));
         // Who is leaving may be gone at any time.
-        let counts =
-            known && who != self.me.id && !self.suspects.contains_key(&who) && !self.leavers.contains(&who);
-        if counts {
+        let counts = known && who != self.me.id && !self.leavers.contains(&who);
+        let begins = counts && !self.suspects.contains_key(&who);
+        if begins {
             self.suspects.insert(who, Suspicion::Checking);
-            self.actions.push_back(Action::Say(Fact::Suspect { who, why: why.to_owned() }));
             self.actions.push_back(Action::Check(who));
         }
+        begins
     }
 
     /// Tells whoever should decide; it checks for itself.

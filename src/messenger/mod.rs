@@ -24,6 +24,7 @@ pub use contact::{Contact, ContactError};
 pub use datagram::DatagramReport;
 pub(crate) use dispatch::{as_handler, is_within_handler};
 pub use events::Events;
+pub(crate) use events::Hub;
 pub use flush::{Digest, FlushReport, Missing, Unflushed};
 pub(crate) use handlers::{Handler, HandlerCounts, Run};
 pub use handlers::{HandlerError, Unmatched};
@@ -48,7 +49,6 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use dispatch::{Extension, PeerInbound, Shared};
-pub(crate) use events::Hub;
 use handlers::Handlers;
 use ledger::Ledger;
 use request::Requests;
