@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::handshake::{Rank, Same};
+use super::handshake::{Rank, Same, is_for_good};
 use super::{Dial, DialRequest, Dialling, Peer, PeerEvent, PeerOutput, Place, State};
 use crate::link::LinkId;
 use crate::member::MemberId;
@@ -156,7 +156,7 @@ impl Peer {
                 let wait = self.backoff.jittered(self.with.config.hello);
                 self.dialling = Dialling::Waiting(now + wait);
             }
-            (code, _) if code.is_for_good() => self.refused(now, format!("{code:?}: {}", reject.text)),
+            (code, _) if is_for_good(code) => self.refused(now, format!("{code:?}: {}", reject.text)),
             _ => {}
         }
     }
