@@ -153,12 +153,6 @@ impl Code {
         }
     }
 
-    /// Whether waiting does not mend it: somebody's configuration is wrong.
-    pub(crate) const fn is_for_good(self) -> bool {
-        use Code::{EnvironmentMismatch, Identity, NetworkMismatch, VersionMismatch};
-        matches!(self, VersionMismatch | EnvironmentMismatch | NetworkMismatch | Identity)
-    }
-
     pub(crate) fn from_wire(raw: u16) -> Self {
         CODES.iter().find(|(_, known)| *known == raw).map_or(Self::Other(raw), |(code, _)| *code)
     }
