@@ -24,8 +24,9 @@ const LIVENESS: u64 = 1000;
 enum Coming {
     Note(MemberId, Note),
     Event(PeerEvent),
-    /// When the check began.
     Checked(MemberId),
+    /// It was in a view for a while: is there a link by now?
+    Linked(MemberId),
     Contact(Endpoint),
 }
 
@@ -154,6 +155,8 @@ impl World {
                     (process.view, process.member) = (None, member.clone());
                     process.contacts.clear();
                     process.core.handle_reincarnated(now, member);
+                    let reason = Disconnect::End;
+                    self.tell(place, LIVENESS, |_| PeerEvent::Disconnected { peer: me, reason });
                 }
                 Action::Leave => self.end(place, Disconnect::End),
             }
@@ -181,7 +184,15 @@ impl World {
         {
             assert_eq!(*next, ids(&view), "two histories");
         }
+        let others: Vec<_> = view.others(process.member.id).collect();
         process.view = Some(view);
+        for other in others {
+            self.come(LIVENESS, place, Coming::Linked(other));
+        }
+    }
+
+    fn reaches(&self, place: usize, who: MemberId) -> bool {
+        self.place(who).is_some_and(|there| self.sides[there] == self.sides[place])
     }
 
     /// A process ends; others notice.
@@ -217,10 +228,16 @@ impl World {
                 process.core.handle_note(now, from, note);
             }
             Coming::Event(event) => self.processes[place].as_mut().unwrap().core.handle_event(now, &event),
+            Coming::Linked(peer) => {
+                if !self.reaches(place, peer) {
+                    let event = PeerEvent::Unreachable { peer, since: Duration::from_millis(LIVENESS) };
+                    self.processes[place].as_mut().unwrap().core.handle_event(now, &event);
+                }
+            }
             Coming::Checked(who) => {
-                let there = self.place(who);
-                let answers = there.is_some_and(|there| self.sides[there] == self.sides[place]);
-                if answers && self.processes[there.unwrap()].as_ref().unwrap().removed.contains(&id) {
+                let answers = self.reaches(place, who);
+                let shuns = |process: &Process| process.member.id == who && process.removed.contains(&id);
+                if answers && self.processes.iter().flatten().any(shuns) {
                     self.come(1, place, Coming::Event(PeerEvent::Expelled { by: who }));
                 }
                 self.processes[place].as_mut().unwrap().core.handle_checked(now, who, answers);
@@ -357,7 +374,8 @@ fn whatever_happens_members_agree_and_in_quiet_they_find_together() {
             world
         };
         let world = run();
-        assert!(world.is_whole(), "seed {seed}\n{}\n{:#?}", world.story.join("\n"), world.processes);
+        let all: Vec<_> = world.processes.iter().map(|process| format!("{process:?}")).collect();
+        assert!(world.is_whole(), "seed {seed}\n{}\n{}", world.story.join("\n"), all.join("\n"));
         views += world.decided.len();
         generations += world.decided.last_key_value().unwrap().0.generation;
     }
