@@ -12,7 +12,6 @@ use crate::member::MemberId;
 use crate::peer::{DatagramStats, Peer, PeerEvent, PeerOutput, Standing};
 use crate::session::{Account, Accounts, Cause, Intake};
 use crate::wire::Reject;
-use crate::wire::first::Code;
 
 /// Sums over peers that are gone, so that nothing disappears from the books.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,11 +133,9 @@ impl Driver {
     pub(super) fn incoming(self: &Arc<Self>, incoming: Incoming) -> Result<(), (BoxConn, Box<Reject>)> {
         let mut registry = self.registry.lock();
         let id = incoming.hello.from.id;
-        if registry.roster.seat(id).judge(incoming.hello.from.joined) == Standing::Removed
-            && self.peer(id).is_none()
-        {
-            let text = "a view has removed you; who comes back needs a new id";
-            return Err((incoming.conn, Box::new(self.me().reject(Code::Removed, text))));
+        let seat = registry.roster.seat(id);
+        if seat.judge(incoming.hello.from.joined) == Standing::Removed && self.peer(id).is_none() {
+            return Err((incoming.conn, Box::new(seat.refusal(&self.me()))));
         }
         if let Some(old) = registry.roster.replaced_by(&incoming.hello.from) {
             self.event(PeerEvent::Replaced { old, new: id });
