@@ -407,3 +407,17 @@ fn whatever_happens_members_agree_and_in_quiet_they_find_together() {
     println!("{SEEDS} histories: {views} views, {generations} generations, {orphans} orphans");
     assert!(generations > 2 * SEEDS, "the next oldest takes over now and then: {generations}");
 }
+
+#[test]
+fn one_sick_reporter_evicts_nobody() {
+    let mut world = World::new(1);
+    world.run(2000);
+    let before = world.decided.len();
+    let peer = world.processes[1].as_ref().unwrap().member.id;
+    for _ in 0..10 {
+        world.come(1, 2, Coming::Event(PeerEvent::Disconnected { peer, reason: Disconnect::Silence }));
+        world.run(2000);
+    }
+    assert_eq!(world.decided.len(), before, "{}", world.story.join("\n"));
+    assert!(world.is_whole());
+}
