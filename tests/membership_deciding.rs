@@ -180,6 +180,7 @@ impl World {
             assert!(view.id() > before.id());
             process.removed.extend(ids(before).difference(&ids(&view)));
         }
+        assert_eq!((process.core.me(), process.core.view()), (process.member.id, Some(&view)));
         assert!(view.contains(process.member.id));
         let decided = self.decided.entry(view.id()).or_insert_with(|| ids(&view));
         assert_eq!(*decided, ids(&view), "two views of one number");

@@ -187,10 +187,8 @@ impl Membership {
             PeerEvent::Expelled { by } if self.view.as_ref().is_some_and(|view| view.contains(*by)) => {
                 self.expelled(&format!("{by:.8}"));
             }
-            PeerEvent::Connected { peer } | PeerEvent::Recovered { peer } => {
-                if self.suspects.get(peer) == Some(&Suspicion::Gone) {
-                    self.handle_checked(now, *peer, true);
-                }
+            PeerEvent::Connected { peer } | PeerEvent::Recovered { peer } if self.is_gone(*peer) => {
+                self.handle_checked(now, *peer, true);
             }
             // Slow is no death, and what else there may be is no evidence.
             _ => {}
