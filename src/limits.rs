@@ -216,7 +216,7 @@ pub(crate) const REPLACED_NOTED: usize = 2 * ENDPOINTS_MAX;
 
 /// Listeners to events that threads may have; the oldest ends when another comes. A forgotten one costs a task until the
 /// next event, so they are counted.
-pub(crate) const LISTENERS_MAX: usize = 256;
+pub(crate) const LISTENERS_MAX: usize = 32;
 /// Work that waits for one handler's thread, each from another sender and stream; who comes later waits with it.
 pub(crate) const JOBS_MAX: usize = 64;
 /// A full channel is looked at again after this, for readers that keep what they take and so say nothing of room.
@@ -242,4 +242,5 @@ const _: () =
     assert!(QUARANTINE_BYTES as u64 >= CREDIT_BYTES && QUARANTINE_BYTES <= QUARANTINE_PROCESS_BYTES);
 const _: () = assert!(UNREACHABLE.as_millis() >= CONNECT.as_millis());
 const _: () = assert!(ADDRESSES_MAX as u128 * ATTEMPT_DELAY.as_millis() >= CONNECT.as_millis());
+const _: () = assert!(LISTENERS_MAX < SUBSCRIBERS_MAX, "each of them is one");
 const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX <= HANDSHAKES_MAX);

@@ -13,7 +13,7 @@ use crate::peer::PeerEvent;
 
 impl Messenger {
     /// Events of peers from now on. The channel holds 1,024; a reader that is more than twice that behind misses some in the
-    /// middle, never the newest ([`Messenger::missed_events`]). Disconnected when the messenger has closed, and when 256
+    /// middle, never the newest ([`Messenger::missed_events`]). Disconnected when the messenger has closed, and when 32
     /// others listen that came later.
     #[must_use]
     pub fn events(&self) -> Receiver<PeerEvent> {
