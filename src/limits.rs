@@ -70,6 +70,9 @@ pub(crate) const MARK_OVERHEAD_BYTES: usize = 144;
 pub(crate) const REASSEMBLY_BYTES: usize = 128 * MIB;
 /// Bytes offered to one write; small, because what the kernel holds cannot be overtaken.
 pub(crate) const WRITE_BYTES: usize = 256 * KIB;
+/// On a link slower than that (25 MB/s) a write is offered what the link takes within this, at least one batch: below what
+/// such a path takes for one chunk, above what a busy machine takes to wake a task.
+pub(crate) const WRITE_TIME: Duration = Duration::from_millis(10);
 /// Unsent bytes the kernel may hold (`TCP_NOTSENT_LOWAT`): one write's worth keeps the pipe full.
 pub(crate) const NOTSENT_BYTES: u32 = 128 * KIB as u32;
 /// Read buffer of a link that is busy; an idle one holds none.

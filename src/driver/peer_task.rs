@@ -265,6 +265,7 @@ impl PeerTask {
         let Some(live) = &mut self.live else { return false };
         let link = live.link;
         if live.is_written() {
+            live.out.set_room(live.pace.room_bytes());
             peer.poll_transmit(now, &mut live.out);
         }
         if live.is_written() {
@@ -272,11 +273,13 @@ impl PeerTask {
         }
         match live.poll_write(cx) {
             Poll::Pending => {
+                live.pace.handle_written(now, 0, true);
                 peer.handle_written(now, false, true);
                 false
             }
-            Poll::Ready(Ok(_)) => {
+            Poll::Ready(Ok(taken)) => {
                 let left = !live.is_written();
+                live.pace.handle_written(now, taken, left);
                 peer.handle_written(now, true, left);
                 true
             }

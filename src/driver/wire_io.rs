@@ -9,7 +9,7 @@ use tokio::io::AsyncWrite;
 
 use super::janitor::LinkUp;
 use super::net::BoxConn;
-use crate::link::{FrameReader, LinkId};
+use crate::link::{FrameReader, LinkId, Pace};
 use crate::session::Transmit;
 use crate::wire::BodyCheck;
 
@@ -22,6 +22,8 @@ pub(crate) struct WireIo {
     conn: BoxConn,
     pub(crate) reader: FrameReader,
     pub(crate) out: Transmit,
+    /// How much `out` is given at once.
+    pub(crate) pace: Pace,
     /// The piece of `out` that is written next, and how much of it is.
     part: usize,
     offset: usize,
@@ -43,8 +45,8 @@ impl WireIo {
     ) -> Self {
         let mut reader = FrameReader::new(check);
         reader.buffer().extend_from_slice(rest);
-        let out = Transmit::new(check);
-        Self { link, conn, reader, out, part: 0, offset: 0, quiet: false, _up: up, unflushed: false }
+        let (out, pace) = (Transmit::new(check), Pace::default());
+        Self { link, conn, reader, out, pace, part: 0, offset: 0, quiet: false, _up: up, unflushed: false }
     }
 
     /// Reads once. `Ok(0)`: the other side has ended.

@@ -147,7 +147,7 @@ impl Lane {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, source: &TcpStream) -> Poll<Result<(), LaneEnd>> {
-        let limit = self.rate().map_or(PIPE_BYTES, |rate| (rate.buffer_bytes as usize).clamp(1, PIPE_BYTES));
+        let limit = self.rate().map_or(PIPE_BYTES, |rate| self.held_most(rate));
         let room = self.pipe.room(limit);
         if room.is_empty() {
             // A write makes room; it or its timer wakes this task.
@@ -165,6 +165,12 @@ impl Lane {
             }
             Err(error) => Err(LaneEnd::SourceLost(error)),
         })
+    }
+
+    /// What waits for its turn, and what a delay keeps on its way at this rate, which is no queue.
+    fn held_most(&self, rate: Rate) -> usize {
+        let on_the_way = rate.bytes_per_second as f64 * self.delay.as_secs_f64();
+        (rate.buffer_bytes as usize).saturating_add(on_the_way as usize).clamp(1, PIPE_BYTES)
     }
 
     /// One write, with what is due at its offset.

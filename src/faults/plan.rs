@@ -47,8 +47,9 @@ pub enum Ending {
 pub struct Rate {
     /// Bytes a second; 0 counts as 1.
     pub bytes_per_second: u64,
-    /// Bytes held in the proxy, and asked for as `SO_RCVBUF` and `SO_SNDBUF` of its sockets (the kernel
-    /// doubles that and has a floor of some 2 to 5 KiB).
+    /// Bytes held in the proxy beside those that a delay keeps on their way, and asked for as `SO_RCVBUF` and
+    /// `SO_SNDBUF` of its sockets, before they listen or connect (the kernel doubles that and has a floor of some
+    /// 2 to 5 KiB).
     pub buffer_bytes: u32,
 }
 

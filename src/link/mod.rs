@@ -2,8 +2,10 @@
 //!
 //! Sans-IO. The handshake itself is decided in [`crate::peer`], because it is about sessions.
 
+mod pace;
 mod reader;
 
+pub(crate) use pace::Pace;
 pub(crate) use reader::FrameReader;
 
 use std::time::{Duration, Instant};

@@ -6,12 +6,29 @@ use crate::limits::WRITE_BYTES;
 use crate::wire::{BodyCheck, Frame, frame};
 
 /// Pieces for one vectored write. Filled by `poll_transmit`, emptied by the driver.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Transmit {
     pub(crate) parts: Vec<Bytes>,
     bytes: usize,
+    /// What was there before batches came.
+    before_batches: usize,
+    /// For batches.
+    room_bytes: usize,
     acks_at: usize,
     check: BodyCheck,
+}
+
+impl Default for Transmit {
+    fn default() -> Self {
+        Self {
+            parts: Vec::new(),
+            bytes: 0,
+            before_batches: 0,
+            room_bytes: WRITE_BYTES,
+            acks_at: 0,
+            check: BodyCheck::default(),
+        }
+    }
 }
 
 impl Transmit {
@@ -51,9 +68,19 @@ impl Transmit {
         self.acks_at
     }
 
-    /// Whether another frame may be added: a write is bounded, because what the kernel holds cannot be overtaken.
+    /// No more batches are added when there are so many bytes of them; at least one always is.
+    pub(crate) fn set_room(&mut self, bytes: usize) {
+        self.room_bytes = bytes.max(1);
+    }
+
+    /// What is here already takes no room from batches that come now: nothing that is sent all the time may starve them.
+    pub(crate) const fn begin_batches(&mut self) {
+        self.before_batches = self.bytes;
+    }
+
+    /// Whether another batch may be added: a write is bounded, because what it holds cannot be overtaken.
     pub(crate) const fn has_room(&self) -> bool {
-        self.bytes < WRITE_BYTES
+        self.bytes < WRITE_BYTES && self.bytes - self.before_batches < self.room_bytes
     }
 
     #[cfg(test)]
@@ -69,6 +96,7 @@ impl Transmit {
     pub(crate) fn clear(&mut self) {
         self.parts.clear();
         self.bytes = 0;
+        self.before_batches = 0;
         self.acks_at = 0;
     }
 }

@@ -18,6 +18,7 @@ impl Session {
             return;
         }
         let ack_at = out.acks_at();
+        out.begin_batches();
         while out.has_room() && self.write_batch(now, out) {}
         self.hand_back();
         self.outboxes.iter_mut().for_each(|outbox| outbox.note_blocked(now));

@@ -94,6 +94,24 @@ async fn a_rate_is_held_within_a_quarter() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delay_takes_nothing_from_a_rate() {
+    // 50 KB are on the way at any time: more than may wait.
+    let rate = Rate { bytes_per_second: 500_000, buffer_bytes: 16_384 };
+    let bench = Bench::new(Plan { rate: Some(rate), delay_ms: Some(100), ..Plan::default() }).await;
+    let (mut client, mut server) = bench.pair().await;
+    let sends = tokio::spawn(async move { client.write_all(&vec![7; 10_000_000]).await });
+    let mut part = vec![0; 100_000];
+    within(server.read_exact(&mut part)).await.unwrap();
+    let start = Instant::now();
+    for _ in 0..5 {
+        within(server.read_exact(&mut part)).await.unwrap();
+    }
+    let took = start.elapsed().as_secs_f64();
+    assert!((0.75..=1.25).contains(&took), "{took}");
+    sends.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_rate_holds_little_in_the_proxy() {
     let rate = Rate { bytes_per_second: 1000, buffer_bytes: 4096 };
     let bench = Bench::new(Plan { rate: Some(rate), ..Plan::default() }).await;
