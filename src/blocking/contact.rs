@@ -26,6 +26,20 @@ impl Messenger {
     pub fn contact(&self, address: impl AsRef<str>) -> Result<Contact, ContactError> {
         self.wait(self.core.messenger.contact(address)).map(|contact| Contact { contact })
     }
+
+    /// As [`Messenger::contact`], and the certificate there must be for this name; as
+    /// [`karere::Messenger::contact_named`](crate::Messenger::contact_named).
+    ///
+    /// # Errors
+    ///
+    /// [`ContactError`]; nothing is kept.
+    pub fn contact_named(
+        &self,
+        address: impl AsRef<str>,
+        name: impl AsRef<str>,
+    ) -> Result<Contact, ContactError> {
+        self.wait(self.core.messenger.contact_named(address, name)).map(|contact| Contact { contact })
+    }
 }
 
 impl Contact {

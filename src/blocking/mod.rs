@@ -55,6 +55,7 @@
 //! - A *handler*: when the closure has returned (or panicked), as in the async API. Whole batches go to its thread, so
 //!   that this costs a round trip between threads for a batch; receipts hear of it within 20 ms, or at its end.
 
+mod asking;
 mod contact;
 mod events;
 mod handler;

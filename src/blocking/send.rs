@@ -64,8 +64,8 @@ impl Messenger {
 /// A way to send in one class; see [`Messenger::class`].
 #[derive(Clone, Debug)]
 pub struct ClassSender<'a> {
-    messenger: &'a Messenger,
-    sender: messenger::ClassSender<'a>,
+    pub(super) messenger: &'a Messenger,
+    pub(super) sender: messenger::ClassSender<'a>,
 }
 
 impl ClassSender<'_> {
