@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,12 @@ impl Message for Last {
 #[test]
 fn no_thread_outlives_its_messenger() {
     assert_eq!(threads(), Vec::<String>::new());
+    static PANICS: AtomicU64 = AtomicU64::new(0);
+    let show = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Ordering::SeqCst);
+        show(panic);
+    }));
 
     // Dropped without a word.
     let (receiving, sending) = busy();
@@ -139,4 +146,5 @@ fn no_thread_outlives_its_messenger() {
     }
     drop(sending);
     all_gone_within(secs(1));
+    assert_eq!(PANICS.load(Ordering::SeqCst), 0, "nothing ended by a panic");
 }

@@ -43,8 +43,8 @@
 //!
 //! Calls may come from any thread. Inside an async runtime they work, and block that runtime's thread: use
 //! [`karere::Messenger`](crate::Messenger) there. The one thread they must not come from is `karere` itself, on which of
-//! the user's code only `Deserialize` for receivers runs: a waiting call panics there, and that message counts as one
-//! whose handler panicked.
+//! the user's code only `Deserialize` for receivers runs: a waiting call of the messenger panics there, with a text that
+//! says so, and that message counts as one whose handler panicked; receipts and streams would wait in vain.
 //!
 //! # When a message counts as handled
 //!
