@@ -106,7 +106,7 @@ fn bring<T: Send + 'static>(
     input: impl Fn(T) -> Input + Send + 'static,
 ) {
     let inputs = inputs.clone();
-    thread::spawn(move || from.into_iter().map(input).try_for_each(|input| inputs.send(input)));
+    thread::spawn(move || from.into_iter().map(input).all(|input| inputs.send(input).is_ok()));
 }
 
 impl Node {

@@ -184,7 +184,7 @@ async fn the_accepting_side_keeps_the_session_over_a_link_loss_and_may_send() {
     let got = Collected::by(&client);
     let me = client.member().id;
     let contact = contact_at(&client, proxy.address()).await;
-    let got_server = Collected::by(&server);
+    // Nobody handles it there; by its end both know each other's types.
     within(LONG, receipt_for(&client, contact.id(), 0).await.acked()).await.unwrap_err();
     for number in 0..20 {
         proxy.inject(Fault::Refuse { ms: 30 });
@@ -193,7 +193,7 @@ async fn the_accepting_side_keeps_the_session_over_a_link_loss_and_may_send() {
         within(LONG, receipt_for(&server, me, number).await.handled()).await.unwrap();
     }
     got.are_exactly(20, LONG).await;
-    assert_eq!((server.stats().total().acked, got_server.len()), (20, 0));
+    assert_eq!(server.stats().total().acked, 20);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

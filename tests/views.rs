@@ -180,6 +180,21 @@ async fn a_removed_member_that_keeps_talking_is_told_directly() {
 }
 
 #[tokio::test]
+async fn one_who_was_expelled_does_not_tell_the_others_that_they_were() {
+    let all = cluster(2, quick()).await;
+    let _got = internals(&all[1]);
+    all[0].send_with_receipt(&Internal(1), all[1].id()).unwrap().handled().await.unwrap();
+    let seen = Seen::by(&all[1]);
+    assert!(matches!(all[0].install_view(view_of(2, &all[1..])), Err(ViewError::Expelled { .. })));
+    let waiting = all[1].send_with_receipt(&Internal(2), all[0].id()).unwrap();
+    eventually(LONG, || all[0].stats().refused_connections > 0).await;
+    assert_eq!(waiting.now(), None, "the view decides");
+    drop(all[1].install_view(view_of(2, &all[1..])).unwrap());
+    assert!(matches!(within(LONG, waiting.acked()).await, Err(Lost::NotSent(Cause::Departed))));
+    assert_eq!(seen.count(|event| matches!(event, PeerEvent::Expelled { .. })), 0, "{:?}", seen.all());
+}
+
+#[tokio::test]
 async fn a_removed_member_that_missed_it_is_told_when_it_dials() {
     let all = cluster(2, quick()).await;
     // They have no link yet, so nothing could be said.

@@ -1,7 +1,7 @@
 //! Who is in the cluster: the deciding half of the two membership examples, without sockets, clocks or tasks.
 //!
-//! The oldest member decides. A view is decided when a majority of the view before it has accepted it (`Prepare`,
-//! `Ready`), and then installed everywhere (`Install`): two phases, because with one a coordinator that dies while it
+//! The oldest member decides. A view is decided when a majority of the view before it, and one of itself, has accepted it
+//! (`Prepare`, `Ready`), and then installed everywhere (`Install`): two phases, because with one a coordinator that dies while it
 //! tells could leave two members in different views of one number. When the older ones are gone, the next oldest claims
 //! a higher generation; a majority promises it, and says what it had accepted, which comes first (Lamport's Paxos, one
 //! instance a view; generations are ballots). So a minority installs nothing, and waits.
@@ -71,6 +71,22 @@ pub(crate) struct Membership {
 
 fn is_majority(of: &View, answered: impl Iterator<Item = MemberId>) -> bool {
     answered.filter(|id| of.contains(*id)).count() * 2 > of.members().len()
+}
+
+/// What a member said when it promised: the view it has installed, and the one it has accepted after that.
+type Promises = BTreeMap<MemberId, (Option<View>, Option<View>)>;
+
+/// The newest view that somebody accepted and that may have been decided: by those who have promised nothing yet, together
+/// with those who had accepted it, or something newer, when they promised.
+fn may_be_decided(base: &View, promises: &Promises) -> Option<View> {
+    let accepted = |id: &MemberId| promises.get(id).and_then(|(_, view)| view.as_ref().map(View::id));
+    let may_be = |view: &View| {
+        let may = |id: &MemberId| !promises.contains_key(id) || accepted(id) >= Some(view.id());
+        let ids = |of: &View| of.members().iter().map(|member| member.id).filter(may).collect::<Vec<_>>();
+        is_majority(base, ids(base).into_iter()) && is_majority(view, ids(view).into_iter())
+    };
+    let newer = promises.values().filter_map(|(_, view)| view.as_ref()).filter(|view| view.id() > base.id());
+    newer.filter(|view| may_be(view)).max_by_key(|view| view.id()).cloned()
 }
 
 impl Membership {
@@ -171,10 +187,8 @@ impl Membership {
             PeerEvent::Expelled { by } if self.view.as_ref().is_some_and(|view| view.contains(*by)) => {
                 self.expelled(&format!("{by:.8}"));
             }
-            PeerEvent::Connected { peer } | PeerEvent::Recovered { peer } => {
-                if self.suspects.get(peer) == Some(&Suspicion::Gone) {
-                    self.handle_checked(now, *peer, true);
-                }
+            PeerEvent::Connected { peer } | PeerEvent::Recovered { peer } if self.is_gone(*peer) => {
+                self.handle_checked(now, *peer, true);
             }
             // Slow is no death, and what else there may be is no evidence.
             _ => {}
@@ -284,21 +298,31 @@ impl Membership {
         let mut members: Vec<_> = view.members().iter().filter(stays).cloned().collect();
         let joiners = self.joiners.values().map(|(joiner, _)| joiner);
         members.extend(joiners.filter(|joiner| !view.contains(joiner.id)).cloned());
-        (members != view.members() && !members.is_empty()).then_some(members)
+        // Never into a view whose own majority is in doubt: it could not be left again.
+        let sure = members.iter().filter(|member| !self.suspects.contains_key(&member.id)).count();
+        (members != view.members() && sure * 2 > members.len()).then_some(members)
     }
 
     /// Decides what there is to decide, if it is on us and nothing is under way.
     fn advance(&mut self, now: Instant) {
-        if !matches!(self.round, Round::Idle) || now < self.rest_until || !self.is_acting() {
+        if now < self.rest_until || !self.is_acting() {
             return;
         }
         // Who asks no more is gone, and would be missed in the next majority.
         let fresh = self.retry * 3;
         self.joiners.retain(|_, (_, asked)| now.duration_since(*asked) < fresh);
+        let number = match &self.round {
+            Round::Idle => self.view.as_ref().map(|view| view.id().number + 1),
+            // Who is to accept it is gone. It was not decided, and nobody else can: another one takes its place.
+            Round::Prepare { view, bases, .. } if bases.len() == 1 && self.is_in_vain(view) => {
+                Some(view.id().number + 1)
+            }
+            Round::Prepare { .. } | Round::Claim { .. } => None,
+        };
+        let Some(number) = number else { return };
         let (Some(view), Some(members)) = (self.view.clone(), self.wanted()) else { return };
         match self.owned {
             Some(generation) => {
-                let number = view.id().number + 1;
                 self.propose(ViewId { generation, number }, members, vec![view]);
             }
             None => {
@@ -311,6 +335,12 @@ impl Membership {
                 self.count_promises();
             }
         }
+    }
+
+    fn is_in_vain(&self, proposed: &View) -> bool {
+        let asks =
+            |id| self.joiners.contains_key(&id) || self.view.as_ref().is_some_and(|view| view.contains(id));
+        proposed.members().iter().any(|member| self.is_gone(member.id) || !asks(member.id))
     }
 
     // ---- suspicion ----
@@ -484,15 +514,14 @@ impl Membership {
         }
         let Round::Claim { generation, promises } = &self.round else { return };
         let Some(base) = self.view.clone() else { return };
-        let accepted = promises.values().filter_map(|(_, view)| view.as_ref());
-        let accepted = accepted.filter(|view| view.id() > base.id()).max_by_key(|view| view.id()).cloned();
+        let accepted = may_be_decided(&base, promises);
         let (generation, bases) = (*generation, Vec::from_iter([base].into_iter().chain(accepted.clone())));
         if !bases.iter().all(|base| is_majority(base, promises.keys().copied())) {
             return;
         }
         self.round = Round::Idle;
         self.owned = Some(generation);
-        // What somebody accepted may have been decided: it comes first, as it is.
+        // It comes first, as it is.
         if let Some(accepted) = accepted {
             let id = ViewId { generation, number: accepted.id().number + 1 };
             self.propose(id, accepted.members().to_vec(), bases);
@@ -512,7 +541,7 @@ impl Membership {
 
     fn ask_for_acceptance(&mut self) {
         let Round::Prepare { view, bases, ready } = &self.round else { return };
-        let ids = bases.iter().flat_map(|base| base.members()).map(|member| member.id);
+        let ids = bases.iter().chain([view]).flat_map(|base| base.members()).map(|member| member.id);
         let ids: BTreeSet<_> = ids.filter(|id| !ready.contains(id)).collect();
         let prepare = Note::Prepare { view: view.clone() };
         ids.into_iter().for_each(|id| self.actions.push_back(Action::Send(id, prepare.clone())));
@@ -524,6 +553,9 @@ impl Membership {
         if generation < self.promised.0 || installed.is_some_and(|installed| view.id() <= installed) {
             return self.refuse(from);
         }
+        if self.accepted.as_ref().is_some_and(|accepted| view.id() < accepted.id()) {
+            return;
+        }
         self.promised = (generation, Some(from));
         self.give_way();
         let note = Note::Ready { view: view.id() };
@@ -533,7 +565,7 @@ impl Membership {
 
     fn count_ready(&mut self) {
         let Round::Prepare { view, bases, ready } = &self.round else { return };
-        if !bases.iter().all(|base| is_majority(base, ready.iter().copied())) {
+        if !bases.iter().chain([view]).all(|base| is_majority(base, ready.iter().copied())) {
             return;
         }
         let members = bases.iter().chain([view]).flat_map(|view| view.members());

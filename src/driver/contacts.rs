@@ -60,7 +60,7 @@ impl Driver {
             registry.contacts.iter().map(|(id, held)| (*id, *held.found.borrow())).collect();
         for (contact, with) in contacts {
             // Whoever departed is being looked for already, or rather whoever comes in its place.
-            if !registry.roster.seat(with).gone {
+            if registry.roster.seat(with).gone.is_none() {
                 self.go_over(registry, contact, if with == old { new } else { with });
             }
         }

@@ -207,7 +207,7 @@ mod tests {
     fn what_the_connection_only_holds_is_not_written_and_a_flush_that_lets_some_out_is_progress() {
         let holder = Holder::default();
         let allowed = Arc::clone(&holder.allowed);
-        let mut wire = WireIo::new(LinkId(1), Box::new(holder), BodyCheck::Absent, &BytesMut::new());
+        let mut wire = WireIo::new(LinkId(1), Box::new(holder), BodyCheck::Absent, &BytesMut::new(), None);
         let mut cx = Context::from_waker(Waker::noop());
         wire.out.push(Bytes::from_static(b"0123456789"));
         assert!(matches!(wire.poll_write(&mut cx), Poll::Ready(Ok(10))), "taken");

@@ -23,7 +23,7 @@ impl Peer {
         self.joined = hello.from.joined.or(self.joined);
         if self.standing() == Standing::Removed {
             self.remove();
-            return refuse(&self.with.me, Code::Removed, "a view has removed you");
+            return Err(self.removal());
         }
         if self.state == State::Ended {
             return refuse(&self.with.me, Code::SessionUnknown, "the session has ended here");

@@ -9,7 +9,7 @@ use crate::link::LinkEnd;
 use crate::member::{MemberId, ViewId, Views};
 use crate::session::{Cause, Gate, ProtocolError};
 use crate::wire::first::Code;
-use crate::wire::{Frame, TypeEntry};
+use crate::wire::{Frame, Reject, TypeEntry};
 
 impl Peer {
     /// As a peer begins: what the view says of it.
@@ -79,16 +79,27 @@ impl Peer {
         }
     }
 
-    /// A view has removed the peer: the session ends and holds nothing; outranks every contact.
+    /// The peer is no member to us any more: the session ends and holds nothing; outranks every contact. If it was our view
+    /// that removed it, it is told so; if we are the one who was expelled, its views are its own business.
     pub(crate) fn remove(&mut self) {
-        self.gone = Some(Gone::Departed);
         self.removed = true;
+        if self.seat.gone == Some(Gone::Shunned) {
+            self.gone = Some(Gone::Shunned);
+            self.end(Cause::Departed);
+            return;
+        }
+        self.gone = Some(Gone::Departed);
         let text = match self.seat.view {
             Some(view) => format!("not in view {view}"),
             None => String::new(),
         };
         let removed = self.encode(&Frame::Close { code: Code::Removed, text });
         self.finish(Cause::Departed, Some(removed));
+    }
+
+    /// What a peer is told whose hello is refused because it is no member to us any more.
+    pub(super) fn removal(&self) -> Box<Reject> {
+        Box::new(self.seat.refusal(&self.with.me))
     }
 
     /// Whether a view has removed it: its connection gets no time for long farewells.

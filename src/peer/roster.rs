@@ -4,9 +4,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::Introduction;
 use super::reason::Place;
 use crate::limits::GONE_MAX;
 use crate::member::{Endpoint, Member, MemberId, View, ViewId, Views};
+use crate::wire::Reject;
+use crate::wire::first::Code;
 
 /// What one installed view changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,13 +81,13 @@ pub(crate) struct Seat {
     /// It is in the view, and advertises these endpoints there.
     pub(crate) member: Option<Arc<[Place]>>,
     /// A view has removed it, or one of the two has left the other for good.
-    pub(crate) gone: bool,
+    pub(crate) gone: Option<Gone>,
 }
 
 impl Seat {
     /// `joined`: what the other side itself says.
     pub(crate) fn judge(&self, joined: Option<ViewId>) -> Standing {
-        if self.gone {
+        if self.gone.is_some() {
             return Standing::Removed;
         }
         match (self.views, self.view, joined) {
@@ -96,12 +99,23 @@ impl Seat {
     }
 }
 
+impl Seat {
+    /// What somebody is told whose hello is refused because it is [`Standing::Removed`].
+    pub(crate) fn refusal(&self, me: &Introduction) -> Reject {
+        if self.gone == Some(Gone::Shunned) {
+            // Its own view will tell it; until then it may ask again.
+            return me.reject(Code::Closing, "this member was expelled");
+        }
+        me.reject(Code::Removed, "a view has removed you; who comes back needs a new id")
+    }
+}
+
 /// Why somebody is not spoken with again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
     /// A view removed it, or it said goodbye.
     Departed,
-    /// It said that its view removed us; ends with our next incarnation.
+    /// It said that its view removed us, or we know it from a view of ours; ends with our next incarnation.
     Shunned,
 }
 
@@ -206,11 +220,11 @@ impl Roster {
 
     /// What a peer is told of the view.
     pub(crate) fn seat(&self, id: MemberId) -> Seat {
-        let gone = self.gone.contains_key(&id);
+        let gone = self.gone.get(&id).copied();
         Seat {
             views: self.views,
             view: self.view.as_ref().map(|view| view.id()),
-            member: self.member(id).filter(|_| !gone).map(places),
+            member: self.member(id).filter(|_| gone.is_none()).map(places),
             gone,
         }
     }
@@ -366,6 +380,6 @@ mod tests {
             roster.note_gone(id(number), Gone::Departed);
         }
         assert_eq!((roster.gone.len(), roster.order.len()), (GONE_MAX, GONE_MAX));
-        assert!(!roster.seat(id(0)).gone && roster.seat(id(20)).gone);
+        assert!(roster.seat(id(0)).gone.is_none() && roster.seat(id(20)).gone.is_some());
     }
 }

@@ -80,7 +80,7 @@ impl Process {
 
     /// Keeps the session with another as a view would.
     fn join(&self, other: &Self) -> Arc<PeerHandle> {
-        let handle = self.driver.peer_or_new(&mut self.driver.registry.lock(), other.id());
+        let handle = self.driver.peer_or_new(&self.driver.registry.lock(), other.id());
         handle.peer.lock().hold_as_member(vec![other.endpoint()]);
         handle.doorbell.ring();
         handle

@@ -69,7 +69,7 @@ async fn a_member_with_an_address_where_nobody_is_is_reached_at_the_other() {
     let found = client.driver.search(named("node.example", server.port).into()).await;
     assert!(matches!(found, crate::peer::Finding::Found(id) if id == server.id()), "{found:?}");
     // Several endpoints of one member take turns.
-    let handle = client.driver.peer_or_new(&mut client.driver.registry.lock(), server.id());
+    let handle = client.driver.peer_or_new(&client.driver.registry.lock(), server.id());
     let nowhere = named("nowhere.example", server.port);
     handle.peer.lock().hold_as_member(vec![nowhere, server.endpoint()]);
     client.send(server.id());
