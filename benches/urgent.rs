@@ -173,11 +173,21 @@ fn nanos_since(base: Instant) -> u64 {
 }
 
 fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 /// One path; true if within its bound.
-fn measure(path: &str, rounds: usize, count: usize, apart: Duration, lead: Duration, bound: Option<f64>) -> bool {
+fn measure(
+    path: &str,
+    rounds: usize,
+    count: usize,
+    apart: Duration,
+    lead: Duration,
+    bound: Option<f64>,
+) -> bool {
     let field = Field::new(bound.is_some());
     let (mut idle, mut busy, mut rate) = (Vec::new(), Vec::new(), 0.0);
     for _ in 0..rounds {
@@ -190,7 +200,8 @@ fn measure(path: &str, rounds: usize, count: usize, apart: Duration, lead: Durat
     idle.sort_by(f64::total_cmp);
     busy.sort_by(f64::total_cmp);
     let mut is_met = true;
-    let mut line = json!({"bench": "urgent", "path": path, "samples": idle.len(), "bulk_mbit_s": rate * 8e-6});
+    let mut line =
+        json!({"bench": "urgent", "path": path, "samples": idle.len(), "bulk_mbit_s": rate * 8e-6});
     for percent in [50, 99] {
         let (alone, beside) = (percentile(&idle, percent), percentile(&busy, percent));
         let most = bound.map(|cost| alone + cost + SLACK_MS);
@@ -224,7 +235,9 @@ fn main() -> ExitCode {
     }
     let quick = std::env::args().any(|arg| arg == "--quick");
     let (rounds, count) = if quick { (3, 150) } else { (5, 600) };
-    println!("urgent messages of {URGENT_BYTES} B, alone and beside bulk in the same session; one-way, in ms");
+    println!(
+        "urgent messages of {URGENT_BYTES} B, alone and beside bulk in the same session; one-way, in ms"
+    );
     println!(
         "bound on 10 Mbit/s: idle + {:.1} (chunk {CHUNK_BYTES} + unsent {UNSENT_BYTES} + proxy {PROXY_BYTES} B) + {SLACK_MS}",
         cost_ms()

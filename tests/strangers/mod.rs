@@ -55,14 +55,20 @@ pub(crate) async fn flood(strangers: Strangers, tally: Arc<Tally>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(garbage(strangers.clone(), Arc::clone(&tally)));
     for number in 0..strangers.slow {
-        let from = Ipv4Addr::new(127, 0, 1, 1 + u8::try_from(number % strangers.addresses).unwrap());
+        let from = address(1, number % strangers.addresses);
         tasks.spawn(again(strangers.clone(), from, number, Arc::clone(&tally), true));
     }
     for number in 0..strangers.stalled {
-        let from = Ipv4Addr::new(127, 0, 2, 1 + u8::try_from(number % strangers.addresses).unwrap());
+        let from = address(2, number % strangers.addresses);
         tasks.spawn(again(strangers.clone(), from, number, Arc::clone(&tally), false));
     }
     while tasks.join_next().await.is_some() {}
+}
+
+/// One of up to 51,200 loopback addresses.
+fn address(kind: u8, number: usize) -> Ipv4Addr {
+    let [high, low] = [number / 200, number % 200].map(|part| u8::try_from(part).unwrap());
+    Ipv4Addr::new(127, kind, high, low + 1)
 }
 
 async fn dial(from: Ipv4Addr, target: SocketAddr) -> std::io::Result<TcpStream> {
