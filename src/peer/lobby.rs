@@ -2,7 +2,7 @@
 //! that has been at it longest: an honest hello takes a round trip, so what is oldest is least likely to be honest.
 //! A flood is so slowed down, and nobody is banned.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 /// A place in the lobby.
@@ -17,46 +17,59 @@ pub(crate) struct Lobby {
     next: u64,
     /// In the order of arrival.
     waiting: VecDeque<(Ticket, IpAddr)>,
+    /// How many of them each address has, so that a flood from many addresses costs no more to count than one from one.
+    counts: BTreeMap<IpAddr, usize>,
 }
 
 impl Lobby {
     pub(crate) fn new(most: usize, most_per_address: usize) -> Self {
-        Self { most, most_per_address, next: 0, waiting: VecDeque::new() }
+        Self { most, most_per_address, next: 0, waiting: VecDeque::new(), counts: BTreeMap::new() }
     }
 
     /// Lets a connection in; the other ticket, if any, has to go.
     pub(crate) fn enter(&mut self, address: IpAddr) -> (Ticket, Option<Ticket>) {
         let address = address.to_canonical();
-        let same = self.waiting.iter().filter(|(_, other)| *other == address).count();
-        let out = if same >= self.most_per_address {
+        let out = if self.count(&address) >= self.most_per_address {
             self.waiting.iter().position(|(_, other)| *other == address)
         } else if self.waiting.len() >= self.most {
-            Some(self.oldest_of_the_most_frequent())
+            self.oldest_of_the_most_frequent()
         } else {
             None
         };
-        let out = out.and_then(|at| self.waiting.remove(at)).map(|(ticket, _)| ticket);
+        let out = out.and_then(|at| self.remove(at));
         self.next += 1;
         let ticket = Ticket(self.next);
         self.waiting.push_back((ticket, address));
+        *self.counts.entry(address).or_default() += 1;
         (ticket, out)
     }
 
-    fn oldest_of_the_most_frequent(&self) -> usize {
-        let count = |address: &IpAddr| self.waiting.iter().filter(|(_, other)| other == address).count();
-        let mut best = (0, 0);
-        for (at, (_, address)) in self.waiting.iter().enumerate() {
-            let first = self.waiting.iter().position(|(_, other)| other == address) == Some(at);
-            if first && count(address) > best.1 {
-                best = (at, count(address));
+    fn count(&self, address: &IpAddr) -> usize {
+        self.counts.get(address).copied().unwrap_or_default()
+    }
+
+    fn oldest_of_the_most_frequent(&self) -> Option<usize> {
+        let most = self.counts.values().max()?;
+        self.waiting.iter().position(|(_, address)| self.count(address) == *most)
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Ticket> {
+        let (ticket, address) = self.waiting.remove(at)?;
+        if let Some(count) = self.counts.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&address);
             }
         }
-        best.0
+        Some(ticket)
     }
 
     /// The handshake is over, however it ended.
     pub(crate) fn leave(&mut self, ticket: Ticket) {
-        self.waiting.retain(|(other, _)| *other != ticket);
+        // Tickets ascend. Who was pushed out is not there any more.
+        if let Ok(at) = self.waiting.binary_search_by_key(&ticket, |(other, _)| *other) {
+            self.remove(at);
+        }
     }
 
     /// Handshakes under way.
@@ -85,6 +98,48 @@ mod tests {
         assert_eq!(lobby.len(), 5);
         lobby.leave(other);
         assert_eq!(lobby.len(), 4);
+    }
+
+    /// What the module's text says, counted anew each time.
+    fn who_goes(
+        waiting: &[(Ticket, IpAddr)],
+        most: usize,
+        per_address: usize,
+        new: IpAddr,
+    ) -> Option<Ticket> {
+        let of = |address: IpAddr| waiting.iter().filter(move |(_, other)| *other == address);
+        if of(new).count() >= per_address {
+            return of(new).next().map(|(ticket, _)| *ticket);
+        }
+        let frequent = waiting.iter().map(|(_, address)| of(*address).count()).max()?;
+        let oldest = waiting.iter().find(|(_, address)| of(*address).count() == frequent)?;
+        (waiting.len() >= most).then_some(oldest.0)
+    }
+
+    #[test]
+    fn who_has_to_go_is_the_oldest_of_its_address_or_of_the_most_frequent_one() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let (mut lobby, mut waiting) = (Lobby::new(20, 6), Vec::new());
+        let mut pushed_out = 0;
+        for _ in 0..20_000 {
+            if random.u8(..) < 60 && !waiting.is_empty() {
+                let (ticket, _) = waiting.remove(random.usize(..waiting.len()));
+                lobby.leave(ticket);
+                // Once more does nothing.
+                lobby.leave(ticket);
+            } else {
+                let new = address(random.u8(..10) * random.u8(..3));
+                let expected = who_goes(&waiting, 20, 6, new);
+                let (ticket, out) = lobby.enter(new);
+                assert_eq!(out, expected);
+                waiting.retain(|(other, _)| Some(*other) != out);
+                waiting.push((ticket, new));
+                pushed_out += usize::from(out.is_some());
+            }
+            assert_eq!(lobby.len(), waiting.len());
+            assert_eq!(lobby.counts.values().sum::<usize>(), waiting.len(), "and nothing else is remembered");
+        }
+        assert!(pushed_out > 1000);
     }
 
     #[test]
