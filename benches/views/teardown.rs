@@ -251,14 +251,15 @@ impl Watch {
         };
         loop {
             let closed = note(&mut times.sockets, &|| self.held.iter().all(Held::is_closed));
-            let kernel = closed && note(&mut times.kernel, &|| self.held.iter().all(Held::is_forgotten));
+            let kernel = closed && note(&mut times.kernel, &|| proc::are_forgotten(&self.held));
             let stats = self.sender.stats();
             let books = note(&mut times.books, &|| !peers(&stats, |pending| pending > 0));
             let forgotten = note(&mut times.forgotten, &|| !peers(&stats, |_| true));
             if kernel && books && forgotten {
                 return times;
             }
-            assert!(start.elapsed() < PATIENCE, "something is left: {:?}", self.held);
+            let left = (closed, kernel, books, forgotten);
+            assert!(start.elapsed() < PATIENCE, "something is left: {left:?} of {:?}", self.held);
             thread::sleep(LOOK);
         }
     }
