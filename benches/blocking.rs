@@ -28,7 +28,7 @@ fn main() {
     if has("--test") {
         return;
     }
-    let (rounds, most) = if has("--quick") { (5, 500_000) } else { (9, 3_000_000) };
+    let (rounds, volume) = if has("--quick") { (5, 192 << 20) } else { (9, 768 << 20) };
     println!("one sender, one receiver; medians of {rounds} interleaved rounds");
     println!(
         "{:>6} {:>14} {:>16} {:>6} {:>16} {:>6}",
@@ -36,7 +36,7 @@ fn main() {
     );
     let mut lines = Vec::new();
     for size in [64, 1024] {
-        let count = (most * 64 / size.max(128)) as u64;
+        let count = (volume / size) as u64;
         let figures: Vec<[f64; 3]> = (0..rounds)
             .map(|_| {
                 [

@@ -28,7 +28,6 @@ use notes::{Action, Note};
 use options::{LEAVE, Options, Order, TICK, read_orders, say, say_fact};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
 use traffic::{Heard, Numbered, Sent};
 
 /// Notes and answers that wait for the one task that decides. When it is full, handlers wait, and so do senders.
@@ -182,20 +181,11 @@ impl Node {
         });
     }
 
-    /// Whether a member acknowledges a message within the time.
+    /// Whether a member answers within the time.
     fn check(&self, who: MemberId) {
         let (messenger, inputs, within) = (self.messenger.clone(), self.inputs.clone(), self.options.check);
         tokio::spawn(async move {
-            let asking = async {
-                loop {
-                    match messenger.class(Class::Urgent).send_with_receipt(&Note::Check, who) {
-                        Ok(receipt) => return receipt.acked().await.is_ok(),
-                        Err(karere::SendError::Full(_)) => sleep(TICK).await,
-                        Err(_absent) => return false,
-                    }
-                }
-            };
-            let alive = timeout(within, asking).await.unwrap_or(false);
+            let alive = messenger.probe([who], within).await.has_answered(who);
             drop(inputs.send(Input::Checked(who, alive)).await);
         });
     }

@@ -51,10 +51,8 @@
 //! 7. A corrupted byte is never delivered (but for one corrupted frame in 2^32).
 //! 8. Two neighbouring releases talk to each other.
 //!
-//! Views come with a later release, so the fifth does not show yet: now sessions are held by contacts, by the lease of
-//! a peer that dialled here, and by the messenger for itself; and handlers get messages of types that are open to
-//! anyone ([`Kind::open`]). The eighth shows with the second release; unknown fields, flags and frames are passed over
-//! or refused by their critical bit already.
+//! Types are for members of a view, or open to anyone ([`Kind::open`]): a view says who may speak. The eighth shows with
+//! the second release; unknown fields, flags and frames are passed over or refused by their critical bit already.
 //!
 //! Exactly once holds for a pair of runs. Across a crash nobody can promise it, so the sender is told
 //! [`Lost::Indeterminate`] and decides.
@@ -62,10 +60,15 @@
 //! # Where to go on
 //!
 //! - [`Messenger::builder`] starts one; [`Messenger::contact`] finds a peer by its address.
+//! - A membership system calls [`Messenger::install_view`], listens to [`Messenger::events`], asks by
+//!   [`Messenger::probe`], and lets a view change wait for what is under way by [`Messenger::digest`] and
+//!   [`Messenger::wait_handled`]. `examples/membership.rs` is one.
 //! - [`Message`] and [`Raw`] are what is sent, [`Messenger::add_handler`] takes what comes.
 //! - [`Messenger::send`] never waits and says what happened for each recipient; [`Messenger::send_wait`] waits for
 //!   those whose queue is full; [`Messenger::send_with_receipt`] tells the end of one message.
-//! - [`Messenger::datagram`] sends best effort, at once or never; [`Messenger::probe`] asks who answers now.
+//! - [`Messenger::request`] waits for a reply; [`Messenger::datagram`] sends best effort, at once or never.
+//! - [`Messenger::class`] sends urgent or bulk messages, with a time to live or a key of which only the newest counts.
+//! - [`blocking::Messenger`] is the same from threads, without a runtime of one's own.
 //! - [`Messenger::open_stream`] opens a [`ByteStream`], which is `AsyncRead` and `AsyncWrite`.
 //! - [`Messenger::stats`] gives the books, [`Messenger::events`] tells of links and peers.
 //!

@@ -17,6 +17,7 @@ use serde_json::Value;
 const DEADLINE: Duration = Duration::from_secs(45);
 const QUICK: &str = "--liveness-ms 1000 --check-ms 500 --retry-ms 250 --rate 100";
 const ASYNC: &str = "membership";
+const BLOCKING: &str = "membership_blocking";
 
 fn unix_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
@@ -312,6 +313,16 @@ fn five_async_members_agree_through_deaths_hangs_restarts_and_leaves_and_lose_no
     live_through_everything(&[ASYNC; 5], QUICK);
 }
 
+#[test]
+fn five_blocking_members_agree_through_deaths_hangs_restarts_and_leaves_and_lose_nothing() {
+    live_through_everything(&[BLOCKING; 5], QUICK);
+}
+
+#[test]
+fn async_and_blocking_members_make_one_cluster() {
+    live_through_everything(&[BLOCKING, ASYNC, BLOCKING, ASYNC, BLOCKING], QUICK);
+}
+
 /// Three of five hang: the two that are left install nothing, and all goes on when the three are back.
 #[test]
 fn a_minority_does_not_go_on() {
@@ -342,5 +353,7 @@ fn a_minority_does_not_go_on() {
 #[test]
 #[ignore = "takes a minute: default timeouts"]
 fn with_default_timeouts() {
-    live_through_everything(&[ASYNC; 5], "--rate 1000");
+    for example in [ASYNC, BLOCKING] {
+        live_through_everything(&[example; 5], "--rate 1000");
+    }
 }

@@ -238,6 +238,17 @@ async fn clients_without_certificate_protocol_or_time_left_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verdict_reaches_a_client_that_has_said_much_already() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (server, _) = two(&ours).await;
+    let stranger = theirs.issue(&["client"]);
+    // More than any buffer on the way: a connection that is just dropped answers with a reset.
+    let much = vec![7; 4_000_000];
+    let error = say(&server, raw_client(&ours, Some(&stranger), &[ALPN]), &much).await.unwrap_err();
+    assert!(error.to_string().contains("UnknownCA"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hello_with_a_name_that_its_certificate_does_not_cover_is_refused_with_both_names() {
     let authority = Authority::new();
     let tls = authority.member("server");

@@ -58,7 +58,8 @@ pub(crate) struct Membership {
     /// A claim that waits for our own checks.
     asked: Option<(MemberId, u64)>,
     suspects: BTreeMap<MemberId, Suspicion>,
-    joiners: BTreeMap<MemberId, Member>,
+    /// Who wants to be let in, and when it asked last.
+    joiners: BTreeMap<MemberId, (Member, Instant)>,
     leavers: BTreeSet<MemberId>,
     leaving: bool,
     retry: Duration,
@@ -120,7 +121,7 @@ impl Membership {
 
     pub(crate) fn handle_note(&mut self, now: Instant, from: MemberId, note: Note) {
         match note {
-            Note::Join { who } => self.join(from, who),
+            Note::Join { who } => self.join(now, from, who),
             Note::Redirect { to } if self.view.is_none() => {
                 self.actions.extend(to.into_iter().next().map(Action::Contact))
             }
@@ -165,7 +166,8 @@ impl Membership {
             PeerEvent::OneWaySilence { peer, .. } => self.suspect(*peer, "OneWaySilence"),
             PeerEvent::Replaced { old, new } => self.suspect(*old, &format!("Replaced by {new:.8}")),
             PeerEvent::SessionLost { peer } => self.suspect(*peer, "SessionLost"),
-            PeerEvent::Left { peer } => self.suspect(*peer, "Left"),
+            // A goodbye raises no suspicion; whether it was meant for us is looked at all the same.
+            PeerEvent::Left { peer } => drop(self.check(*peer)),
             PeerEvent::Expelled { by } if self.view.as_ref().is_some_and(|view| view.contains(*by)) => {
                 self.expelled(&format!("{by:.8}"));
             }
@@ -280,7 +282,8 @@ impl Membership {
         let view = self.view.as_ref()?;
         let stays = |member: &&Member| !self.is_gone(member.id) && !self.leavers.contains(&member.id);
         let mut members: Vec<_> = view.members().iter().filter(stays).cloned().collect();
-        members.extend(self.joiners.values().filter(|joiner| !view.contains(joiner.id)).cloned());
+        let joiners = self.joiners.values().map(|(joiner, _)| joiner);
+        members.extend(joiners.filter(|joiner| !view.contains(joiner.id)).cloned());
         (members != view.members() && !members.is_empty()).then_some(members)
     }
 
@@ -289,6 +292,9 @@ impl Membership {
         if !matches!(self.round, Round::Idle) || now < self.rest_until || !self.is_acting() {
             return;
         }
+        // Who asks no more is gone, and would be missed in the next majority.
+        let fresh = self.retry * 3;
+        self.joiners.retain(|_, (_, asked)| now.duration_since(*asked) < fresh);
         let (Some(view), Some(members)) = (self.view.clone(), self.wanted()) else { return };
         match self.owned {
             Some(generation) => {
@@ -310,15 +316,22 @@ impl Membership {
     // ---- suspicion ----
 
     fn suspect(&mut self, who: MemberId, why: &str) {
+        if self.check(who) {
+            self.actions.push_back(Action::Say(Fact::Suspect { who, why: why.to_owned() }));
+        }
+    }
+
+    /// Whether it is to be checked from now on, and was not yet.
+    fn check(&mut self, who: MemberId) -> bool {
         let known = self.view.as_ref().is_some_and(|view| view.contains(who));
         // Who is leaving may be gone at any time.
-        let counts =
-            known && who != self.me.id && !self.suspects.contains_key(&who) && !self.leavers.contains(&who);
-        if counts {
+        let counts = known && who != self.me.id && !self.leavers.contains(&who);
+        let begins = counts && !self.suspects.contains_key(&who);
+        if begins {
             self.suspects.insert(who, Suspicion::Checking);
-            self.actions.push_back(Action::Say(Fact::Suspect { who, why: why.to_owned() }));
             self.actions.push_back(Action::Check(who));
         }
+        begins
     }
 
     /// Tells whoever should decide; it checks for itself.
@@ -356,7 +369,7 @@ impl Membership {
         self.actions.extend(candidate.map(Action::Contact));
     }
 
-    fn join(&mut self, from: MemberId, who: Member) {
+    fn join(&mut self, now: Instant, from: MemberId, who: Member) {
         let Some(view) = &self.view else { return };
         if view.contains(from) {
             let note = Note::Install { view: view.clone() };
@@ -370,7 +383,7 @@ impl Membership {
         match self.acting().map(|member| (member.id, member.endpoints.clone())) {
             Some((id, to)) if id != self.me.id => self.send(from, Note::Redirect { to }),
             Some(_) if from == who.id && self.joiners.len() < JOINERS_MAX => {
-                drop(self.joiners.insert(from, who))
+                drop(self.joiners.insert(from, (who, now)))
             }
             Some(_) | None => {}
         }
@@ -407,12 +420,23 @@ impl Membership {
             self.asked = Some((from, generation));
         } else if older.iter().all(|id| self.is_gone(*id) || self.leavers.contains(id) || *id == self.me.id) {
             self.promised = (generation, Some(from));
-            self.owned = None;
-            self.round = Round::Idle;
+            self.give_way();
             self.promise(from, generation);
         } else {
             self.refuse(from);
         }
+    }
+
+    /// Somebody else decides. What this member has proposed and not decided never will be, because nobody else counts
+    /// who accepts it; unless it was proposed by others before.
+    fn give_way(&mut self) {
+        if let Round::Prepare { view, bases, .. } = &self.round
+            && bases.len() == 1
+        {
+            self.accepted.take_if(|accepted| accepted.id() == view.id());
+        }
+        self.owned = None;
+        self.round = Round::Idle;
     }
 
     fn promise(&mut self, to: MemberId, generation: u64) {
@@ -430,8 +454,7 @@ impl Membership {
         }
         if promised > self.promised.0 {
             self.promised = (promised, None);
-            self.owned = None;
-            self.round = Round::Idle;
+            self.give_way();
         }
         if matches!(self.round, Round::Claim { .. }) {
             self.round = Round::Idle;
@@ -502,8 +525,7 @@ impl Membership {
             return self.refuse(from);
         }
         self.promised = (generation, Some(from));
-        self.owned = None;
-        self.round = Round::Idle;
+        self.give_way();
         let note = Note::Ready { view: view.id() };
         self.accepted = Some(view);
         self.send(from, note);

@@ -39,7 +39,7 @@ pub(crate) enum Note {
     Install {
         view: View,
     },
-    /// Only its receipt counts.
+    /// Only its receipt counts; where there are no probes.
     Check,
 }
 

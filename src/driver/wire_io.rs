@@ -140,3 +140,82 @@ impl WireIo {
         (self.conn, rest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncRead, ReadBuf};
+
+    use super::*;
+    use crate::driver::net::Conn;
+
+    /// Takes everything at once, and lets out what it is allowed to.
+    #[derive(Debug, Default)]
+    struct Holder {
+        held: usize,
+        passed_on: u64,
+        /// How much the next flushes may let out; shared with the test.
+        allowed: Arc<Mutex<usize>>,
+    }
+
+    impl Conn for Holder {
+        fn abort(self: Box<Self>) {}
+
+        fn passed_on(&self) -> u64 {
+            self.passed_on
+        }
+    }
+
+    impl AsyncRead for Holder {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            _buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Holder {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.held += data.len();
+            Poll::Ready(Ok(data.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let out = std::mem::take(&mut *self.allowed.lock()).min(self.held);
+            self.held -= out;
+            self.passed_on += out as u64;
+            if self.held == 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_the_connection_only_holds_is_not_written_and_a_flush_that_lets_some_out_is_progress() {
+        let holder = Holder::default();
+        let allowed = Arc::clone(&holder.allowed);
+        let mut wire = WireIo::new(LinkId(1), Box::new(holder), BodyCheck::Absent, &BytesMut::new(), None);
+        let mut cx = Context::from_waker(Waker::noop());
+        wire.out.push(Bytes::from_static(b"0123456789"));
+        assert!(matches!(wire.poll_write(&mut cx), Poll::Ready(Ok(10))), "taken");
+        assert!(!wire.is_written(), "and not on its way");
+        assert!(wire.poll_write(&mut cx).is_pending(), "a flush that is blocked is a write that is stalled");
+        *allowed.lock() = 4;
+        assert!(matches!(wire.poll_write(&mut cx), Poll::Ready(Ok(0))), "some went out");
+        assert!(!wire.is_written());
+        *allowed.lock() = 100;
+        assert!(matches!(wire.poll_write(&mut cx), Poll::Ready(Ok(0))));
+        assert!(wire.is_written());
+    }
+}

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::dispatch::{self, Shared};
-use super::handlers::{Handler, Progress, Run};
+use super::handlers::Handler;
 use super::message::{Encoded, Outgoing};
+use super::run::{Progress, Run};
 use super::{ClassSender, Messenger, SendError};
 use crate::driver::{PeerHandle, clock};
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_LANE_BYTES, DATAGRAM_LANE_MAX};

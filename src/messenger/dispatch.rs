@@ -13,10 +13,11 @@ use tokio_util::task::TaskTracker;
 
 use super::bytes::Streams;
 use super::datagram::DatagramLanes;
-use super::handlers::{HandlerCounts, Handlers, Progress, Run};
+use super::handlers::Handlers;
 use super::ledger::{Intakes, Ledger, Track};
 use super::port::PeerPort;
 use super::request::{self, Pending, Requests};
+use super::run::{HandlerCounts, Progress, Run};
 use crate::driver::{Driver, Inbound, PeerHandle};
 use crate::member::MemberId;
 use crate::peer::SessionOver;

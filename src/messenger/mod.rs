@@ -5,6 +5,7 @@ mod bytes;
 mod contact;
 mod datagram;
 mod dispatch;
+mod ending;
 mod events;
 mod flush;
 mod handlers;
@@ -13,6 +14,7 @@ mod message;
 mod port;
 mod probe;
 mod request;
+mod run;
 mod send;
 mod stats;
 mod taking;
@@ -24,12 +26,14 @@ pub use contact::{Contact, ContactError};
 pub use datagram::DatagramReport;
 pub(crate) use dispatch::{as_handler, is_within_handler};
 pub use events::Events;
+pub(crate) use events::Hub;
 pub use flush::{Digest, FlushReport, Missing, Unflushed};
-pub(crate) use handlers::{Handler, HandlerCounts, Run};
+pub(crate) use handlers::Handler;
 pub use handlers::{HandlerError, Unmatched};
 pub use message::{EncodeError, Kind, Message, Outgoing, Raw};
 pub use probe::ProbeReport;
 pub use request::{Request, RequestError};
+pub(crate) use run::{HandlerCounts, Run};
 pub use send::{ClassSender, SendError, SendReport};
 pub use stats::{Books, PeerStats, Stats, StreamStats};
 pub(crate) use taking::{Pieces, Take, TakeRaw, TakeTyped, TakeUnmatched};
@@ -48,7 +52,6 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use dispatch::{Extension, PeerInbound, Shared};
-pub(crate) use events::Hub;
 use handlers::Handlers;
 use ledger::Ledger;
 use request::Requests;
@@ -62,9 +65,6 @@ use crate::peer::{Finding, PeerEvent, Place};
 use crate::session::{NoRoom, Receipt};
 use crate::wire::Class;
 use port::PeerPort;
-
-/// How long [`Messenger::close`] waits for its tasks. Only a handler that blocks its thread can make it wait so long.
-const JOIN: Duration = Duration::from_secs(2);
 
 /// A messenger: sends to members, hands what comes to handlers, keeps links, resumes sessions. Cheap to clone; when the
 /// last clone is dropped it closes. A handler that holds a clone keeps it open: then call [`Messenger::close`] or
@@ -384,43 +384,6 @@ impl Messenger {
         stats.late_replies = shared.requests.late_replies.load(Ordering::Relaxed);
         stats.requests_called_off = shared.requests.called_off.load(Ordering::Relaxed);
         stats
-    }
-
-    // ---- the end ----
-
-    /// Leaves in order: takes no new messages, drains (still redialling), says goodbye to each peer and waits for its
-    /// confirmation; lets handlers finish what was accepted; then closes. What is not done within `deadline` ends as
-    /// [`Messenger::close`] says. Cancelled, it has begun to leave; call it again, or `close`.
-    pub async fn leave(&self, deadline: Duration) {
-        self.note_closed("left");
-        let shared = &self.inner.shared;
-        shared.driver.leave();
-        let leaving = async {
-            shared.driver.empty().await;
-            // Nothing is delivered any more, so the handlers' tasks come to an end.
-            shared.lanes.close();
-            shared.lanes.wait().await;
-        };
-        if tokio::time::timeout(deadline, leaving).await.is_err() {
-            tracing::warn!("not everything was acknowledged and handled within {deadline:?}");
-        }
-        self.close().await;
-    }
-
-    /// Closes at once: what was written and not acknowledged is indeterminate, the rest not sent; handlers that run are
-    /// stopped at their next await. Returns within some 2 s also with a hung peer or handler.
-    pub async fn close(&self) {
-        self.note_closed("closed");
-        let driver = &self.inner.shared.driver;
-        driver.end();
-        if tokio::time::timeout(JOIN, driver.joined()).await.is_err() {
-            tracing::warn!("some tasks still run after {JOIN:?}: a handler blocks its thread");
-        }
-    }
-
-    fn note_closed(&self, by: &'static str) {
-        // The first cause stays: it is what later calls are told.
-        let _already = self.inner.closed.set(by);
     }
 }
 

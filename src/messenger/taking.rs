@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Messenger;
-use super::handlers::{Handler, HandlerCounts, HandlerError, Unmatched};
+use super::handlers::{Handler, HandlerError, Unmatched};
 use super::message::{Kind, Message, Raw};
+use super::run::HandlerCounts;
 use crate::wire::record::RecordHeader;
 
 /// One message, where it came.

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::handshake::is_for_good;
 use super::{Backoff, DialRequest, Place, Surroundings};
 use crate::link::LinkId;
 use crate::member::MemberId;
@@ -90,7 +91,7 @@ impl Search {
                     self.state = State::Over;
                     Some(Finding::Found(found))
                 }
-                (code, _) if code.is_for_good() => {
+                (code, _) if is_for_good(code) => {
                     self.state = State::Over;
                     tracing::warn!(place = %self.place.endpoint, "refused: {code:?}: {}", reject.text);
                     Some(Finding::Refused(reject.text))

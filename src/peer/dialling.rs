@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::handshake::{Rank, Same};
+use super::handshake::{Rank, Same, is_for_good};
 use super::roster::Standing;
 use super::{Dial, DialRequest, Dialling, Peer, PeerEvent, PeerOutput, Place, State};
 use crate::link::LinkId;
@@ -170,7 +170,7 @@ impl Peer {
                 self.dialling = Dialling::Waiting(now + wait);
                 self.probes.no_dial_before(now + wait);
             }
-            (code, _) if code.is_for_good() => self.refused(now, format!("{code:?}: {}", reject.text)),
+            (code, _) if is_for_good(code) => self.refused(now, format!("{code:?}: {}", reject.text)),
             _ => {}
         }
     }

@@ -101,6 +101,12 @@ impl Default for Introduction {
     }
 }
 
+/// Whether waiting does not mend a refusal: somebody's configuration is wrong.
+pub(super) const fn is_for_good(code: Code) -> bool {
+    use Code::{EnvironmentMismatch, Identity, NetworkMismatch, VersionMismatch};
+    matches!(code, VersionMismatch | EnvironmentMismatch | NetworkMismatch | Identity)
+}
+
 /// Decides between two links of one session: the higher stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {

@@ -3,21 +3,25 @@
 //! Sans-IO: inputs are `handle_*`, outputs are `poll_*`, time is an argument. After any input, poll in this order:
 //! [`Session::poll_event`] until empty, [`Session::poll_transmit`] while there is room, [`Session::poll_timeout`].
 
+mod accounts;
 mod batch;
 mod budget;
 mod ending;
 mod error;
+mod figures;
 mod inbox;
 mod intake;
 mod outbox;
 mod quarantine;
 mod receipt;
+mod resume;
 #[cfg(test)]
 mod tests;
 mod transmit;
 mod types;
 mod writing;
 
+pub(crate) use accounts::{Accounts, Handled};
 pub(crate) use batch::Terms;
 pub(crate) use budget::{Account, Budget, BudgetLimits, NoRoom};
 pub(crate) use error::ProtocolError;
@@ -33,12 +37,12 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use inbox::Inbox;
-use outbox::{Freed, Outbox, StreamFigures};
+use outbox::{Freed, Outbox};
 use quarantine::Quarantine;
 
 use crate::limits::STREAMS_MAX;
 use crate::wire::frame::Batch as WireBatch;
-use crate::wire::{Epoch, Seq, StreamAck, StreamId, StreamResume};
+use crate::wire::{Epoch, Seq, StreamAck, StreamId};
 
 /// What a session must know.
 #[derive(Clone, Copy, Debug)]
@@ -56,48 +60,6 @@ pub(crate) enum SessionEvent {
     Deliver { epoch: Epoch, delivery: Delivery },
     /// A message larger than the ordinary credit has begun; `handle_reserved` answers, with the same epoch.
     Reserve { epoch: Epoch, stream: StreamId, bytes: u64 },
-}
-
-/// What a handler is done with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Handled {
-    /// The session that delivered it.
-    pub(crate) epoch: Epoch,
-    pub(crate) stream: StreamId,
-    pub(crate) records: u64,
-    pub(crate) bytes: u64,
-}
-
-/// How messages ended, and what it took. Messages, not records, but for `resent` and `duplicates`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Accounts {
-    pub(crate) acked: u64,
-    pub(crate) not_sent: u64,
-    pub(crate) indeterminate: u64,
-    /// Records written again.
-    pub(crate) resent: u64,
-    /// Records received again.
-    pub(crate) duplicates: u64,
-    /// Records that handlers are done with.
-    pub(crate) handled: u64,
-    /// Frame bytes of batches written.
-    pub(crate) bytes_written: u64,
-    /// Record bytes accepted.
-    pub(crate) bytes_accepted: u64,
-}
-
-impl Accounts {
-    /// Adds another's.
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.acked += other.acked;
-        self.not_sent += other.not_sent;
-        self.indeterminate += other.indeterminate;
-        self.resent += other.resent;
-        self.duplicates += other.duplicates;
-        self.handled += other.handled;
-        self.bytes_written += other.bytes_written;
-        self.bytes_accepted += other.bytes_accepted;
-    }
 }
 
 /// See the module's text.
@@ -174,115 +136,6 @@ impl Session {
     pub(crate) fn bind(&mut self, peer_epoch: Epoch) {
         debug_assert!(self.peer_epoch.is_none_or(|bound| bound == peer_epoch));
         self.peer_epoch = Some(peer_epoch);
-    }
-
-    /// What passes on streams that are for members only. What was held comes in when both are in one view, and is
-    /// dropped, unacknowledged, when the gate is shut.
-    pub(crate) fn set_gate(&mut self, now: Instant, gate: Gate) -> Result<(), ProtocolError> {
-        self.gate = gate;
-        match gate {
-            Gate::Hold => Ok(()),
-            Gate::Shut => {
-                self.drop_quarantined();
-                Ok(())
-            }
-            Gate::Open => self.quarantine.release().iter().try_for_each(|batch| self.accept(now, batch)),
-        }
-    }
-
-    /// When the quarantine has lasted too long, if anything is held.
-    pub(crate) const fn quarantined_until(&self) -> Option<Instant> {
-        self.quarantine.until()
-    }
-
-    /// Record bytes held in quarantine.
-    pub(crate) const fn quarantined_bytes(&self) -> usize {
-        self.quarantine.bytes()
-    }
-
-    /// Nothing of it was acknowledged: its sender still has it.
-    pub(crate) fn drop_quarantined(&mut self) {
-        drop(self.quarantine.release());
-    }
-
-    /// Whether both are in one view.
-    pub(crate) const fn is_admitted(&self) -> bool {
-        matches!(self.gate, Gate::Open)
-    }
-
-    /// For a hello: what was received, and how far the peer may go on.
-    pub(crate) fn resume_points(&self) -> Vec<StreamResume> {
-        self.inboxes.iter().map(Inbox::resume_point).collect()
-    }
-
-    /// The largest message that is taken here, for a hello.
-    pub(crate) const fn message_bytes(&self) -> u64 {
-        self.config.inbox.message_bytes_max as u64
-    }
-
-    /// The largest message that the peer takes: a larger one is not sent, and its sender is told.
-    pub(crate) fn set_peer_message_bytes(&mut self, most: u64) {
-        self.peer_message_bytes = most;
-    }
-
-    /// The largest message that the peer takes, as it said.
-    pub(crate) const fn peer_message_bytes(&self) -> u64 {
-        self.peer_message_bytes
-    }
-
-    /// Credit for streams that the hello does not list.
-    pub(crate) const fn default_credit(&self) -> u64 {
-        self.config.inbox.credit_bytes
-    }
-
-    /// Whether what a hello claims to have received can be, before anything is given up for it.
-    pub(crate) fn check_resume(&self, resume: &[StreamResume]) -> Result<(), ProtocolError> {
-        for point in resume {
-            let accepted = point.next_expected.previous();
-            let found = self.outboxes.iter().find(|outbox| outbox.stream == point.stream);
-            let sent = found.map_or(Seq::NONE, Outbox::last);
-            if accepted > sent {
-                return Err(ProtocolError::AckBeyondSent { acked: accepted, sent });
-            }
-        }
-        Ok(())
-    }
-
-    /// A link is adopted. What the peer has not received goes again.
-    pub(crate) fn handle_link_up(
-        &mut self,
-        resume: &[StreamResume],
-        credit: u64,
-    ) -> Result<(), ProtocolError> {
-        self.peer_credit = credit;
-        self.types = None;
-        for point in resume {
-            if let Some(at) = self.outbox(point.stream, point.next_expected.previous())? {
-                let freed = at.resume(point.next_expected, point.credit)?;
-                self.progress |= freed.charge > 0;
-                self.ended(freed, |accounts| &mut accounts.acked);
-            }
-        }
-        let unlisted = |outbox: &&mut Outbox| resume.iter().all(|point| point.stream != outbox.stream);
-        for outbox in self.outboxes.iter_mut().filter(unlisted) {
-            outbox.resume(Seq(1), credit)?;
-        }
-        // The hello says neither what is handled, nor what changed after it was written.
-        self.inboxes.iter_mut().for_each(Inbox::link_up);
-        self.link_up = true;
-        self.intake.lock().set_link_up(true);
-        Ok(())
-    }
-
-    /// The link is gone. Nothing is lost by that.
-    pub(crate) fn handle_link_down(&mut self) {
-        self.link_up = false;
-        self.ack_deadline = None;
-        self.ack_overdue = false;
-        self.asked = false;
-        self.outboxes.iter_mut().for_each(Outbox::link_down);
-        self.drop_quarantined();
-        self.intake.lock().set_link_up(false);
     }
 
     /// What the peer understands. Until it has said so on this link nothing is written but acknowledgements.
@@ -443,42 +296,6 @@ impl Session {
         std::mem::take(&mut self.progress)
     }
 
-    /// Nothing waits, everything is acknowledged.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.outboxes.iter().all(Outbox::is_drained) && self.intake.lock().is_empty()
-    }
-
-    /// Nothing is under way in either direction, not even a report: this side neither waits nor owes.
-    pub(crate) fn is_settled(&self) -> bool {
-        let reported = self.outboxes.iter().all(Outbox::is_handled);
-        let owes = self.inboxes.iter().any(Inbox::is_ack_wanted);
-        reported && !owes && self.is_handled() && self.is_drained()
-    }
-
-    /// Everything that came was handled.
-    pub(crate) fn is_handled(&self) -> bool {
-        self.inboxes.iter().all(|inbox| inbox.unhandled_bytes() == 0)
-    }
-
-    /// The last number given on each stream, for a goodbye.
-    pub(crate) fn last_sent(&self) -> Vec<(StreamId, Seq)> {
-        self.outboxes.iter().map(|outbox| (outbox.stream, outbox.last())).collect()
-    }
-
-    /// The number that the last record of each stream gets, or got, if all that waits is written in this session.
-    pub(crate) fn marks(&self) -> Vec<(StreamId, Seq)> {
-        let intake = self.intake.lock();
-        let mut marks: Vec<_> =
-            self.outboxes.iter().map(|outbox| (outbox.stream, outbox.last_queued())).collect();
-        for (stream, records) in intake.waiting_records() {
-            match marks.iter_mut().find(|(of, _)| *of == stream) {
-                Some((_, mark)) => mark.0 += records,
-                None => marks.push((stream, Seq(records))),
-            }
-        }
-        marks
-    }
-
     /// Whether everything up to a goodbye came.
     pub(crate) fn check_goodbye(&self, last: &[(StreamId, Seq)]) -> Result<(), ProtocolError> {
         for (stream, last) in last {
@@ -489,54 +306,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn accounts(&self) -> Accounts {
-        self.books().2
-    }
-
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn queued_and_pending(&self) -> (u64, u64) {
-        let (queued, pending, _) = self.books();
-        (queued, pending)
-    }
-
-    /// Messages queued ever; those that are neither acknowledged nor ended, counted where they wait; and how the others
-    /// ended. All of one moment: producers queue, and drop what is superseded, meanwhile.
-    pub(crate) fn books(&self) -> (u64, u64, Accounts) {
-        let intake = self.intake.lock();
-        let written: u64 = self.outboxes.iter().map(Outbox::pending_messages).sum();
-        let not_sent = self.accounts.not_sent + intake.dropped();
-        (intake.queued(), written + intake.waiting_messages(), Accounts { not_sent, ..self.accounts })
-    }
-
-    /// What is held is what was charged, and the intake agrees with itself.
-    #[cfg(test)]
-    pub(crate) fn check(&self) {
-        let written: usize = self.outboxes.iter().map(Outbox::check_charge).sum();
-        let intake = self.intake.lock();
-        assert_eq!(intake.bytes(), written + intake.check_terms(), "what is held is what was charged");
-    }
-
-    /// What is seen of each stream's way out.
-    pub(crate) fn streams(&self) -> impl Iterator<Item = StreamFigures> {
-        self.outboxes.iter().map(Outbox::figures)
-    }
-
-    /// Since when something waits for credit and nothing of its stream was written; the longest of all streams.
-    pub(crate) fn waits_since(&self) -> Option<Instant> {
-        self.outboxes.iter().filter_map(Outbox::waits_since).min()
-    }
-
-    /// When the oldest record that is not acknowledged was written first.
-    pub(crate) fn oldest_unacked(&self) -> Option<Instant> {
-        self.outboxes.iter().filter_map(Outbox::oldest_unacked).min()
-    }
-
-    /// Record bytes that wait for their handler.
-    pub(crate) fn unhandled_bytes(&self) -> u64 {
-        self.inboxes.iter().map(Inbox::unhandled_bytes).sum()
     }
 
     pub(crate) const fn intake(&self) -> &SharedIntake {

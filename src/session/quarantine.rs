@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::Session;
 use super::error::ProtocolError;
 use crate::limits::{QUARANTINE_BYTES, QUARANTINE_PROCESS_BYTES};
 use crate::wire::frame::Batch;
@@ -94,6 +95,42 @@ impl Quarantine {
     /// Record bytes held.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+impl Session {
+    /// What passes on streams that are for members only. What was held comes in when both are in one view, and is
+    /// dropped, unacknowledged, when the gate is shut.
+    pub(crate) fn set_gate(&mut self, now: Instant, gate: Gate) -> Result<(), ProtocolError> {
+        self.gate = gate;
+        match gate {
+            Gate::Hold => Ok(()),
+            Gate::Shut => {
+                self.drop_quarantined();
+                Ok(())
+            }
+            Gate::Open => self.quarantine.release().iter().try_for_each(|batch| self.accept(now, batch)),
+        }
+    }
+
+    /// When the quarantine has lasted too long, if anything is held.
+    pub(crate) const fn quarantined_until(&self) -> Option<Instant> {
+        self.quarantine.until()
+    }
+
+    /// Record bytes held in quarantine.
+    pub(crate) const fn quarantined_bytes(&self) -> usize {
+        self.quarantine.bytes()
+    }
+
+    /// Nothing of it was acknowledged: its sender still has it.
+    pub(crate) fn drop_quarantined(&mut self) {
+        drop(self.quarantine.release());
+    }
+
+    /// Whether both are in one view.
+    pub(crate) const fn is_admitted(&self) -> bool {
+        matches!(self.gate, Gate::Open)
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Nothing in this room keeps state. Everything a peer can send is parsed through [`Reader`](field::Reader), which cannot panic.
 
+mod code;
 pub(crate) mod control;
 mod field;
 pub(crate) mod first;

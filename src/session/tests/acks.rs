@@ -6,6 +6,7 @@ use super::super::*;
 use super::pair::{A, B, NORMAL, Pair};
 use crate::limits::{ACK_DELAY, ACK_SHARE, CREDIT_BYTES, KIB};
 use crate::wire::Frame;
+use crate::wire::StreamResume;
 
 const MILLI: Duration = Duration::from_millis(1);
 

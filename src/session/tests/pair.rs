@@ -8,6 +8,7 @@ use crate::limits::{ACK_DELAY, CREDIT_BYTES, KIB, MIB};
 use crate::wire::Class;
 use crate::wire::Frame;
 use crate::wire::Protocol;
+use crate::wire::StreamResume;
 use crate::wire::frame::encode_control;
 
 pub(super) const A: usize = 0;

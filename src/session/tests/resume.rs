@@ -4,6 +4,7 @@ use super::super::*;
 use super::pair::{A, B, NORMAL, Pair};
 use crate::limits::{CREDIT_BYTES, CREDIT_BYTES_MIN, KIB};
 use crate::wire::Frame;
+use crate::wire::StreamResume;
 
 /// The first numbers of the batches among these frames.
 fn firsts(frames: &[Frame]) -> Vec<u64> {
