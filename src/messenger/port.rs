@@ -68,8 +68,8 @@ impl Port for PeerPort {
             }
         };
         match pushed {
-            Ok(was_empty) => {
-                if was_empty && let Some(handle) = self.handle.upgrade() {
+            Ok(wake) => {
+                if wake && let Some(handle) = self.handle.upgrade() {
                     handle.doorbell.ring();
                 }
                 Ok(())

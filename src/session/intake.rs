@@ -127,7 +127,8 @@ impl Intake {
         }
     }
 
-    /// Takes a message. `Ok(true)`: nothing was waiting before, so the session must be woken.
+    /// Takes a message. `Ok(true)`: nothing was waiting in its stream before, so the session must be woken. What waits in
+    /// another one may wait for credit, and wakes nobody.
     #[inline(always)]
     pub(crate) fn push(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) -> Result<bool, Refused> {
         if let Some(cause) = self.closed {
@@ -145,7 +146,8 @@ impl Intake {
             open.push(out.hash, out.version, body, ticket);
             return Ok(false);
         }
-        let was_empty = self.is_empty();
+        let at = self.lane(out.stream);
+        let was_empty = self.is_lane_empty(at);
         if body.len() < OWN_FRAME_BYTES {
             self.push_small(out, ticket);
         } else {
@@ -175,6 +177,10 @@ impl Intake {
             self.lanes.push(Lane { stream, queue: VecDeque::new(), keys: BTreeMap::new() });
             self.lanes.len() - 1
         })
+    }
+
+    fn is_lane_empty(&self, at: usize) -> bool {
+        self.lanes.get(at).is_none_or(|lane| lane.queue.is_empty())
     }
 
     fn push_small(&mut self, out: Outgoing<'_>, ticket: Option<Ticket>) {

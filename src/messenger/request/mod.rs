@@ -185,14 +185,14 @@ fn push_with(
     reply: &dyn Fn() -> bool,
 ) -> Result<(), Refused> {
     let out = Outgoing { stream, hash: HASH, version: VERSION, body: Body::Shared(frame), reply };
-    let was_empty = {
+    let wake = {
         let mut intake = handle.intake.lock();
         if epoch.is_some_and(|epoch| epoch != intake.epoch()) {
             return Err(Refused::Closed(Cause::SessionLost));
         }
         intake.push(out, ticket)?
     };
-    if was_empty {
+    if wake {
         handle.doorbell.ring();
     }
     Ok(())

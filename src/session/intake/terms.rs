@@ -112,7 +112,7 @@ impl Intake {
         let given = older.map_or(0, |older| self.charge_of_marked(lane, older));
         let charge = charge_of(out.body.as_slice().len()) + MARK_OVERHEAD_BYTES;
         self.charge_in_place_of(given, charge, &out)?;
-        let (was_empty, due) = (self.is_empty(), self.next_expiry());
+        let (was_empty, due) = (self.is_lane_empty(lane), self.next_expiry());
         self.queued += 1;
         self.append(lane, terms, out, ticket);
         if let Some(older) = older {

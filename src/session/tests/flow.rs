@@ -58,6 +58,23 @@ fn a_slow_stream_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn a_stream_that_waits_for_credit_keeps_no_other_from_waking_the_session() {
+    let mut pair = Pair::with_credit(CREDIT_BYTES_MIN);
+    pair.link();
+    pair.sides[B].slow = true;
+    pair.push_many(8, A, NORMAL, 50 * KIB);
+    pair.settle();
+    assert!(!pair.push_wakes(A, NORMAL, 10), "it waits for credit, whatever is added");
+    let (urgent, bulk) = (stream(Class::Urgent), stream(Class::Bulk));
+    assert!(pair.push_wakes(A, urgent, 10) && pair.push_wakes(A, bulk, 50 * KIB));
+    assert!(!pair.push_wakes(A, urgent, 10), "woken already");
+    pair.settle();
+    let terms = Terms { expires: None, key: Some(1) };
+    assert!(pair.try_push_under(A, urgent, 10, true, terms).unwrap().1, "also under terms");
+    pair.finish();
+}
+
+#[test]
 fn a_message_of_more_than_the_credit_passes() {
     let mut pair = Pair::linked();
     let tag = pair.push(A, NORMAL, LARGE);

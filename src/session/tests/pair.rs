@@ -95,6 +95,14 @@ impl Pair {
         pushed.map(|_| self.tags)
     }
 
+    /// Queues a tracked message; tells whether the session is to be woken.
+    pub(super) fn push_wakes(&mut self, side: usize, stream: StreamId, bytes: usize) -> bool {
+        self.tags += 1;
+        let pushed = self.sides[side].push(stream, self.tags, bytes, true, None);
+        self.check();
+        pushed.expect("there is room")
+    }
+
     /// Queues a message with terms; tells its tag, and whether the session is to be woken.
     pub(super) fn try_push_under(
         &mut self,
