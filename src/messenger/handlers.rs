@@ -13,7 +13,6 @@ use std::task::Poll;
 use bytes::Bytes;
 
 use super::message::{Kind, Message, Raw};
-use super::taking::{Piece, Pieces};
 use crate::limits::TYPES_MAX;
 use crate::member::MemberId;
 use crate::wire::record::{self, RecordHeader};
@@ -73,12 +72,12 @@ const NO_HEADER: RecordHeader = RecordHeader { length: 0, flags: 0, version: 0, 
 /// The records of one delivery that are left to be handled.
 pub(crate) struct Run<'a> {
     pub(crate) from: MemberId,
-    records: Bytes,
+    pub(super) records: Bytes,
     /// The next message, if `present`, by its place. It stays where it is until it is done with: moving it, just
     /// written, would cost more than handling it.
-    header: RecordHeader,
-    body: Range<usize>,
-    present: bool,
+    pub(super) header: RecordHeader,
+    pub(super) body: Range<usize>,
+    pub(super) present: bool,
     /// Records handled so far, and their bytes.
     done: (u64, u64),
     progress: Progress<'a>,
@@ -174,31 +173,6 @@ impl<'a> Run<'a> {
         // One task at a time runs a stream's handlers.
         let message = self.progress.message;
         message.store(message.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    /// The next message, to be taken by whoever handles it.
-    pub(crate) fn piece(&self) -> Piece<'_> {
-        Piece { header: self.header, records: &self.records, body: self.body.clone() }
-    }
-
-    /// The messages at the head that are of the type of the first, without passing over them.
-    pub(crate) fn ahead(&self, most: usize) -> Pieces {
-        let mut pieces = Pieces::new(&self.records);
-        let mut next = self.present.then(|| (self.header, self.body.clone()));
-        while let Some((header, body)) = next.filter(|_| pieces.len() < most) {
-            let mut at = body.end;
-            pieces.push(header, body);
-            next = std::iter::from_fn(|| {
-                let rest = self.records.get(at..).filter(|rest| !rest.is_empty())?;
-                let (header, body) = record::locate(rest).ok()?;
-                let body = at + body.start..at + body.end;
-                at = body.end;
-                Some((header, body))
-            })
-            .find(|(header, _)| !header.is(record::VOID))
-            .filter(|(header, _)| header.hash == self.header.hash);
-        }
-        pieces
     }
 
     /// What handlers did not do.

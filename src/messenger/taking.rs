@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Messenger;
-use super::handlers::{Handler, HandlerCounts, HandlerError, Unmatched};
+use super::handlers::{Handler, HandlerCounts, HandlerError, Run, Unmatched};
 use super::message::{Kind, Message, Raw};
-use crate::wire::record::RecordHeader;
+use crate::wire::record::{self, RecordHeader};
 
 /// One message, where it came.
 pub(crate) struct Piece<'a> {
@@ -54,6 +54,33 @@ impl Pieces {
             body: body.clone(),
         };
         self.places.iter().map(piece)
+    }
+}
+
+impl Run<'_> {
+    /// The next message, to be taken by whoever handles it.
+    pub(crate) fn piece(&self) -> Piece<'_> {
+        Piece { header: self.header, records: &self.records, body: self.body.clone() }
+    }
+
+    /// The messages at the head that are of the type of the first, without passing over them.
+    pub(crate) fn ahead(&self, most: usize) -> Pieces {
+        let mut pieces = Pieces::new(&self.records);
+        let mut next = self.present.then(|| (self.header, self.body.clone()));
+        while let Some((header, body)) = next.filter(|_| pieces.len() < most) {
+            let mut at = body.end;
+            pieces.push(header, body);
+            next = std::iter::from_fn(|| {
+                let rest = self.records.get(at..).filter(|rest| !rest.is_empty())?;
+                let (header, body) = record::locate(rest).ok()?;
+                let body = at + body.start..at + body.end;
+                at = body.end;
+                Some((header, body))
+            })
+            .find(|(header, _)| !header.is(record::VOID))
+            .filter(|(header, _)| header.hash == self.header.hash);
+        }
+        pieces
     }
 }
 
