@@ -155,6 +155,44 @@ fn expect_panics() {
     });
 }
 
+/// Reading it panics when it is odd.
+#[derive(Debug, serde::Serialize)]
+struct Odd(u64);
+
+impl<'de> serde::Deserialize<'de> for Odd {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = u64::deserialize(from)?;
+        assert!(number % 2 == 0, "wanted: while it is read");
+        Ok(Self(number))
+    }
+}
+
+impl Message for Odd {
+    const KIND: Kind = Kind::new("test.odd", 1).open();
+}
+
+#[tokio::test]
+async fn a_message_whose_reading_panics_costs_itself_alone() {
+    expect_panics();
+    let server = server(Timeouts::default()).await;
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let to = Arc::clone(&got);
+    server
+        .add_handler(move |_, Odd(number)| {
+            to.lock().push(number);
+            async {}
+        })
+        .unwrap();
+    let client = client(Timeouts::default()).await;
+    let contact = contact(&client, &server).await;
+    for number in 0..6 {
+        let receipt = client.send_with_receipt(&Odd(number), contact.id()).unwrap();
+        within(LONG, receipt.handled()).await.unwrap();
+    }
+    assert_eq!(*got.lock(), [0, 2, 4]);
+    assert_eq!(server.stats().handler_panics, 3);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_panics_costs_one_message() {
     expect_panics();

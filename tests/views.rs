@@ -133,14 +133,17 @@ async fn ten_waiters_wake_and_every_receipt_ends_when_the_view_removes_the_membe
             Err(error) => panic!("{error}"),
         }
     }
+    let begun = Arc::new(AtomicU64::new(0));
     let waiting: Vec<_> = (0..10)
         .map(|_| {
-            let (sender, word) = (sender.clone(), word.clone());
-            tokio::spawn(async move { sender.send_wait(&word, [to], secs(60)).await.unwrap() })
+            let (sender, word, begun) = (sender.clone(), word.clone(), Arc::clone(&begun));
+            tokio::spawn(async move {
+                begun.fetch_add(1, Ordering::SeqCst);
+                sender.send_wait(&word, [to], secs(60)).await.unwrap()
+            })
         })
         .collect();
-    eventually(LONG, || waiting.iter().all(|waiter| !waiter.is_finished())).await;
-    tokio::task::yield_now().await;
+    eventually(LONG, || begun.load(Ordering::SeqCst) == 10).await;
     let start = Instant::now();
     let change = sender.install_view(view_of(2, &all[..1])).unwrap();
     assert_eq!(change.left, [to]);
@@ -237,7 +240,9 @@ async fn an_expelled_member_comes_back_as_another_with_its_handlers_and_contacts
     let got = internals(&all[1]);
     let old = all[1].id();
     let contact = contact(&all[1], &all[0]).await;
+    let seen = Seen::by(&all[1]);
     drop(all[0].install_view(view_of(2, &all[..1])).unwrap());
+    eventually(LONG, || seen.has(&PeerEvent::Expelled { by: all[0].id() })).await;
     assert!(matches!(all[1].install_view(view_of(2, &all[..1])), Err(ViewError::Expelled { .. })));
     let new = all[1].reincarnate().unwrap();
     assert_ne!(new.id, old);
@@ -247,6 +252,11 @@ async fn an_expelled_member_comes_back_as_another_with_its_handlers_and_contacts
     all[0].send_with_receipt(&Internal(7), new.id).unwrap().handled().await.unwrap();
     assert_eq!(*got.lock(), [(all[0].id(), 7)]);
     assert_eq!(all[0].send(&Internal(8), [old]).unwrap().absent, [old]);
+    assert_eq!(
+        seen.count(|event| matches!(event, PeerEvent::Left { .. })),
+        1,
+        "of the session that was removed"
+    );
     // The contact is held by the new member now.
     eventually(LONG, || contact.id() == all[0].id() && is_connected(&all[1], contact.id())).await;
 }

@@ -94,7 +94,7 @@ impl Driver {
         }));
         registry.roster.begin_anew();
         for handle in self.peers() {
-            handle.peer.lock().end(Cause::Closed);
+            handle.peer.lock().abandon();
             handle.doorbell.ring();
         }
         self.renew_contacts(&mut registry, old.member.id, id);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -67,12 +68,14 @@ where
     fn run<'a>(&'a self, run: &'a mut Run<'_>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
             while run.is_next(M::KIND) {
-                match postcard::from_bytes::<M>(run.body()) {
-                    Ok(message) => {
+                // Reading it is the user's code as well.
+                match catch_unwind(AssertUnwindSafe(|| postcard::from_bytes::<M>(run.body()))) {
+                    Ok(Ok(message)) => {
                         let from = run.from;
                         run.handle(|| (self.handler)(from, message)).await;
                     }
-                    Err(error) => run.counts().note_undecodable(run.from, M::KIND.name(), &error),
+                    Ok(Err(error)) => run.counts().note_undecodable(run.from, M::KIND.name(), &error),
+                    Err(panic) => run.counts().note_panic(run.from, &*panic),
                 }
                 run.finish();
             }

@@ -45,7 +45,7 @@ impl Messenger {
 
     /// Becomes another member, with a new id: after this process was expelled, and before it joins again. Every session
     /// ends (what was written is indeterminate, the rest not sent), byte streams with them; no view is installed. Handlers,
-    /// contacts, events and the address stay. Others are told nothing: whoever meets the new member has the evidence.
+    /// contacts, events and the address stay; no event tells of the sessions that end by this. Others are told nothing: whoever meets the new member has the evidence.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::roster::{Gone, Seat, Standing};
-use super::{Introduction, Peer, PeerEvent, State};
+use super::{Introduction, Peer, PeerEvent, PeerOutput, State};
 use crate::link::LinkEnd;
 use crate::member::{MemberId, ViewId, Views};
 use crate::session::{Cause, Gate, ProtocolError};
@@ -100,6 +100,12 @@ impl Peer {
     /// What a peer is told whose hello is refused because it is no member to us any more.
     pub(super) fn removal(&self) -> Box<Reject> {
         Box::new(self.seat.refusal(&self.with.me))
+    }
+
+    /// This process is another member from now on, and whoever listens is not told of the sessions of the one before.
+    pub(crate) fn abandon(&mut self) {
+        self.end(Cause::Closed);
+        self.outputs.retain(|output| !matches!(output, PeerOutput::Event(_)));
     }
 
     /// Whether a view has removed it: its connection gets no time for long farewells.
