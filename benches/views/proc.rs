@@ -35,7 +35,8 @@ pub(crate) struct Socket {
 
 pub(crate) const ESTABLISHED: u8 = 1;
 pub(crate) const SYN_SENT: u8 = 2;
-const TIME_WAIT: u8 = 6;
+/// FIN_WAIT2 and TIME_WAIT.
+const ENDED: [u8; 2] = [5, 6];
 
 /// All of them.
 pub(crate) fn sockets() -> Vec<Socket> {
@@ -81,10 +82,10 @@ impl Held {
     }
 }
 
-/// Whether the kernel holds nothing of any of them: no bytes, and no more than the note of a connection that ended in
-/// order (TIME_WAIT). Looking takes milliseconds where there are many sockets.
+/// Whether the kernel holds nothing of any of them that is on its way: at most the note of a connection whose end the
+/// other side has acknowledged (FIN_WAIT2) and answered (TIME_WAIT). Looking takes milliseconds where there are many sockets.
 pub(crate) fn are_forgotten(all: &[Held]) -> bool {
     let ports = |of: &Socket| (of.local_port, of.remote_port);
     let is_one = |other: &Socket| all.iter().any(|held| ports(&held.socket) == ports(other));
-    !sockets().iter().any(|other| other.state != TIME_WAIT && is_one(other))
+    !sockets().iter().any(|other| !ENDED.contains(&other.state) && is_one(other))
 }

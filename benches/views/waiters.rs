@@ -81,9 +81,11 @@ async fn woken(outside: &Handle, way: Way, end: End) -> Duration {
         wait(&mut waiters);
         until("requests under way", || waiting.load(Ordering::SeqCst) == WAITERS).await;
     }
-    let body = message(BODY);
+    let (body, empty) = (message(BODY), message(0));
     until("a full queue", || {
         while sender.send(&body, [to]).expect("sent").is_complete() {}
+        // Not even a short one finds room now.
+        while sender.send(&empty, [to]).expect("sent").is_complete() {}
         sender.stats().peers.iter().all(|peer| peer.is_connected && peer.queue_bytes > 1 << 20)
     })
     .await;
