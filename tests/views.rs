@@ -185,10 +185,11 @@ async fn a_removed_member_that_keeps_talking_is_told_directly() {
 #[tokio::test]
 async fn one_who_was_expelled_does_not_tell_the_others_that_they_were() {
     let all = cluster(2, quick()).await;
-    let _got = internals(&all[1]);
+    let _got: Vec<_> = all.iter().map(internals).collect();
     all[0].send_with_receipt(&Internal(1), all[1].id()).unwrap().handled().await.unwrap();
     let seen = Seen::by(&all[1]);
     assert!(matches!(all[0].install_view(view_of(2, &all[1..])), Err(ViewError::Expelled { .. })));
+    eventually(LONG, || seen.count(|event| matches!(event, PeerEvent::Disconnected { .. })) > 0).await;
     let waiting = all[1].send_with_receipt(&Internal(2), all[0].id()).unwrap();
     eventually(LONG, || all[0].stats().refused_connections > 0).await;
     assert_eq!(waiting.now(), None, "the view decides");

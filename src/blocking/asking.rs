@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{ClassSender, Messenger};
+#[cfg(feature = "tls")]
+use crate::config::tls::{Tls, TlsError};
 use crate::limits::JOBS_MAX;
 use crate::member::MemberId;
 use crate::messenger::{
@@ -119,9 +121,9 @@ impl Messenger {
     ///
     /// # Errors
     ///
-    /// [`TlsError`](crate::TlsError); the settings of before hold.
+    /// [`TlsError`]; the settings of before hold.
     #[cfg(feature = "tls")]
-    pub fn rotate_tls(&self, tls: crate::Tls) -> Result<(), crate::TlsError> {
+    pub fn rotate_tls(&self, tls: Tls) -> Result<(), TlsError> {
         self.core.messenger.rotate_tls(tls)
     }
 }
