@@ -1,7 +1,7 @@
 //! View changes under load: in each the last guest goes and another comes, with messages, receipts, byte streams and a
 //! request under way. Memory, tasks and descriptors at the end are those of the beginning.
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -53,7 +53,32 @@ struct Tally {
 
 struct Guest {
     messenger: Messenger,
-    work: JoinSet<Tally>,
+    work: Work,
+}
+
+/// What is under way with a guest, each by its name.
+#[derive(Default)]
+struct Work {
+    tasks: JoinSet<(&'static str, Tally)>,
+    waiting: Vec<&'static str>,
+}
+
+impl Work {
+    fn add(&mut self, at: &Handle, name: &'static str, part: impl Future<Output = Tally> + Send + 'static) {
+        self.waiting.push(name);
+        self.tasks.spawn_on(async move { (name, part.await) }, at);
+    }
+
+    /// The next that ends; `None` when all have.
+    async fn next(&mut self) -> Option<Tally> {
+        let Ok(next) = tokio::time::timeout(PATIENCE, self.tasks.join_next()).await else {
+            panic!("waits for ever: {:?}", self.waiting);
+        };
+        let (name, part) = next?.expect("it ends as it should");
+        let at = self.waiting.iter().position(|waiting| *waiting == name).expect("it was under way");
+        self.waiting.swap_remove(at);
+        Some(part)
+    }
 }
 
 pub(crate) async fn measure(report: &mut Report, outside: &Handle, quick: bool) {
@@ -139,21 +164,22 @@ impl Field {
 
     /// Something of everything is under way with it. `met`: so far that it has handled something of each.
     async fn welcome(&self, messenger: Messenger, met: bool) -> Guest {
-        let mut work = JoinSet::new();
+        let mut work = Work::default();
+        let inside = Handle::current();
         let first = Arc::<AtomicBool>::default();
         for member in &self.members {
             let (there, back) = (burst(member, messenger.id()), burst(&messenger, member.id()));
             let handled = there.last().cloned();
-            work.spawn(ended(there));
-            work.spawn(ended(back));
+            work.add(&inside, "receipts of a member", ended(there));
+            work.add(&inside, "receipts of the guest", ended(back));
             if let (true, Some(receipt)) = (met, handled) {
                 let handled = tokio::time::timeout(PATIENCE, receipt.handled()).await.expect("in time");
                 handled.expect("it is a member");
             }
         }
-        work.spawn(write(self.members[0].clone(), messenger.id(), Arc::clone(&first)));
-        work.spawn(unanswered(self.members[0].clone(), messenger.id()));
-        work.spawn_on(read(messenger.clone()), &self.outside);
+        work.add(&inside, "a writer", write(self.members[0].clone(), messenger.id(), Arc::clone(&first)));
+        work.add(&inside, "a request", unanswered(self.members[0].clone(), messenger.id()));
+        work.add(&self.outside, "a reader", read(messenger.clone()));
         if met {
             until("bytes", || first.load(Ordering::SeqCst)).await;
         }
@@ -165,10 +191,7 @@ impl Field {
         let Guest { messenger, mut work } = guest;
         // What it sent is its own to end.
         let closing = self.outside.spawn(async move { messenger.close().await });
-        while let Some(part) =
-            tokio::time::timeout(PATIENCE, work.join_next()).await.expect("nothing waits for ever")
-        {
-            let part = part.expect("it ends as it should");
+        while let Some(part) = work.next().await {
             self.tally.acked += part.acked;
             self.tally.lost += part.lost;
             self.tally.streams += part.streams;

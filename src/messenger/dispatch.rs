@@ -189,7 +189,7 @@ impl Inbound for PeerInbound {
     }
 
     fn session_over(&mut self, over: SessionOver, next: Option<Epoch>) {
-        self.streams.session_over(over.cause, next.map(|next| next.0));
+        self.streams.session_over(over.cause, over.epoch.0, next.map(|next| next.0));
         if let Some(next) = next {
             self.port.set_epoch(next);
         }

@@ -199,15 +199,16 @@ impl Mux {
 
     // ---- the session ----
 
-    /// All of its streams fail, and nothing more is said of them. `next`: the epoch of the session after it.
-    pub(super) fn session_over(&mut self, cause: Cause, next: Option<u64>, woken: &mut Wakers) {
+    /// All of its streams fail, and nothing more is said of them. `over`: its epoch; `next`: that of the session after it.
+    pub(super) fn session_over(&mut self, cause: Cause, over: u64, next: Option<u64>, woken: &mut Wakers) {
         if let (Some(next), Some(settled)) = (next, self.settled)
             && next <= settled
         {
             return; // A message of that session came first, and has said it.
         }
         self.end_session(cause, woken);
-        let above = self.settled.map_or(0, |settled| settled.saturating_add(1));
+        // Its first message may come only now: it was delivered before, and its handler is slow.
+        let above = self.settled.map_or(over, |settled| settled.max(over)).saturating_add(1);
         self.floor = self.floor.max(next.unwrap_or(above));
         self.settled = next;
     }

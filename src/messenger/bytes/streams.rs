@@ -88,15 +88,15 @@ impl Streams {
         opened.map(|(key, name)| ByteStream::new(Arc::clone(self), key, name))
     }
 
-    /// The session is over: all its streams fail, and none of them says another word. Messages of earlier epochs are
-    /// ignored from now on; without `next_epoch`, those up to the one known.
+    /// The session `epoch` is over: all its streams fail, and none of them says another word. Messages of it and of those
+    /// before are ignored from now on, also when they are its first; with `next_epoch`, all before that.
     ///
     /// Call it before anything can be pushed to the next session or arrive from it, and drop what of protocol 1 was
     /// queued for the old one and not yet written. A push that was under way meanwhile may still come after: of a
     /// stream that nobody knows, which is ignored, or an `Open`, which is followed by an `Abort`.
-    pub(crate) fn session_over(&self, cause: Cause, next_epoch: Option<u64>) {
+    pub(crate) fn session_over(&self, cause: Cause, epoch: u64, next_epoch: Option<u64>) {
         let mut woken = Wakers::new();
-        self.locked.lock().mux.session_over(cause, next_epoch, &mut woken);
+        self.locked.lock().mux.session_over(cause, epoch, next_epoch, &mut woken);
         wake(woken);
     }
 

@@ -160,15 +160,25 @@ fn without_a_next_epoch_those_up_to_the_known_one_are_over() {
 }
 
 #[test]
+fn the_first_message_of_a_session_that_is_over_opens_nothing() {
+    let pair = Pair::new(8);
+    pair.session_over(Cause::Departed, None);
+    let open = message(1, true, &Content::Open { window: 1, name: "late".into() });
+    assert!(pair.sides[1].handle_message(1, Class::Normal, open.clone()).is_none(), "nobody would end it");
+    assert_eq!(pair.sides[1].len(), 0);
+    assert!(pair.sides[1].handle_message(2, Class::Normal, open).is_some(), "another session");
+}
+
+#[test]
 fn a_message_of_a_later_session_ends_the_one_before() {
     let pair = Pair::new(8);
     let (_ours, mut theirs) = pair.connect("");
     let open = message(1, true, &Content::Open { window: 1, name: "again".into() });
     let mut again = pair.sides[1].handle_message(2, Class::Normal, open).unwrap();
     assert_eq!(failure(read(&mut theirs, 1)), lost(Cause::SessionLost));
-    pair.sides[1].session_over(Cause::SessionLost, Some(2));
+    pair.sides[1].session_over(Cause::SessionLost, 1, Some(2));
     assert!(read(&mut again, 1).is_pending(), "told twice of the same session");
-    pair.sides[1].session_over(Cause::Departed, None);
+    pair.sides[1].session_over(Cause::Departed, 2, None);
     assert_eq!(failure(read(&mut again, 1)), lost(Cause::Departed));
 }
 

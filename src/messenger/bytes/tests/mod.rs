@@ -165,8 +165,9 @@ impl Pair {
         (tasks, accept)
     }
 
+    /// The first session is over.
     pub(super) fn session_over(&self, cause: Cause, next: Option<u64>) {
-        self.sides.iter().for_each(|side| side.session_over(cause, next));
+        self.sides.iter().for_each(|side| side.session_over(cause, 1, next));
     }
 }
 

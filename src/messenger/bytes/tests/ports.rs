@@ -162,7 +162,7 @@ impl Port for Talkative {
         let streams = self.streams.get().unwrap();
         let action = self.action.lock().take();
         match action {
-            Some(Action::SessionOver) => streams.session_over(Cause::SessionLost, None),
+            Some(Action::SessionOver) => streams.session_over(Cause::SessionLost, 1, None),
             Some(Action::RoomAfterFull) => {
                 self.full.store(false, Ordering::SeqCst);
                 assert!(streams.needs_retry(), "while it is pushed");
