@@ -97,9 +97,7 @@ impl Seat {
             (Views::Agreed | Views::Local, _, Some(_)) => Standing::Unknown,
         }
     }
-}
 
-impl Seat {
     /// What somebody is told whose hello is refused because it is [`Standing::Removed`].
     pub(crate) fn refusal(&self, me: &Introduction) -> Reject {
         if self.gone == Some(Gone::Shunned) {
