@@ -45,6 +45,21 @@ fn urgent_overtakes_queued_bulk_within_one_batch() {
 }
 
 #[test]
+fn a_slow_link_gets_one_batch_a_write_whatever_goes_before_it() {
+    let mut pair = Pair::linked();
+    pair.push_many(20, A, stream(Class::Bulk), 60 * KIB);
+    // As many datagrams as may wait, and none.
+    for before in [65 * KIB, 0] {
+        let mut out = Transmit::default();
+        out.push(vec![0; before].into());
+        out.set_room(0);
+        pair.sides[A].session.poll_transmit(pair.now, &mut out);
+        let batch = out.bytes() - before;
+        assert!((60 * KIB..BATCH_BYTES + KIB).contains(&batch), "{batch} behind {before}");
+    }
+}
+
+#[test]
 fn normal_goes_before_bulk() {
     let classes = written(&[Class::Bulk, Class::Normal], 1);
     assert!(classes.iter().all(|class| *class == Class::Normal), "{classes:?}");
