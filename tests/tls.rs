@@ -402,6 +402,7 @@ async fn a_server_that_stalls_the_handshake_is_given_up_by_the_deadline() {
     assert!(start.elapsed() < quick().contact_give_up + secs(1));
 }
 
+#[cfg(feature = "faults")]
 async fn exchange<S: AsyncRead + AsyncWrite>(stream: S, ours: Vec<u8>) -> Vec<u8> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let write = async {
