@@ -14,7 +14,9 @@ use authority::{ALPN, Authority, Issued, raw_client};
 use common::*;
 use karere::{Builder, ConfigError, Contact, ContactError, Messenger, PeerEvent, StartError, Tls, TlsError};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+#[cfg(feature = "faults")]
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
