@@ -21,6 +21,8 @@ const HANGS: Kind = Kind::new("bench.views.hangs", 1);
 const BODY: usize = 256;
 /// Requests under way at a time.
 const ASKERS: usize = 32;
+/// Of what is without, and of what is with, in turns.
+const SLICE: Duration = Duration::from_millis(50);
 /// At least so much of what there is without a handler that hangs.
 const LEAST: f64 = 0.9;
 
@@ -65,24 +67,29 @@ const ALL: [(What, &str, &str); 7] = [
 ];
 
 pub(crate) async fn measure(report: &mut Report, outside: &Handle, quick: bool) {
-    let (rounds, slice) = if quick { (3, 50) } else { (7, 150) };
-    let slice = Duration::from_millis(slice);
+    let (rounds, quads) = if quick { (3, 2) } else { (7, 8) };
     let (without, with) = (Field::start(outside).await, Field::start(outside).await);
     with.hang().await;
     report.section(&format!(
-        "hung: a handler of the normal class never returns, and its sender's credit is used up; {rounds} rounds of 4 \
-         slices of {slice:?}"
+        "hung: a handler of the normal class never returns, and its sender's credit is used up; {rounds} rounds of {} \
+         slices of {SLICE:?}",
+        4 * quads
     ));
     println!("{:<34} {:>6} {:>11} {:>11} {:>6}  (each round)", "", "", "without", "with", "ratio");
     for (what, figure, unit) in ALL {
         let mut pairs = Vec::new();
-        without.rate(what, slice).await;
-        with.rate(what, slice).await;
+        without.rate(what, SLICE).await;
+        with.rate(what, SLICE).await;
         for _ in 0..rounds {
             // What drifts, drifts for both.
-            let first = without.rate(what, slice).await;
-            let between = (with.rate(what, slice).await + with.rate(what, slice).await) / 2.0;
-            pairs.push(((first + without.rate(what, slice).await) / 2.0, between));
+            let (mut a, mut b) = (0.0, 0.0);
+            for _ in 0..quads {
+                a += without.rate(what, SLICE).await;
+                b += with.rate(what, SLICE).await + with.rate(what, SLICE).await;
+                a += without.rate(what, SLICE).await;
+            }
+            let slices = f64::from(2 * quads);
+            pairs.push((a / slices, b / slices));
         }
         report.ratio(figure, unit, &pairs, LEAST);
     }
