@@ -74,14 +74,14 @@ async fn stands_a_flood(with: impl Fn() -> Builder, stalled: usize, client_hello
     let server = with().bind("127.0.0.1:0").timeouts(timeouts).start().await.unwrap();
     let stream = Paced::start(&server, &with).await;
     let calm = stream.rate().await;
-    // More slow ones than one address may have in a handshake.
+    // So few an address that nobody is pushed out: what ends them is the deadline.
     let strangers = Strangers {
         target: address(&server),
         garbage_a_second: 200,
         slow: 160,
         stalled,
         client_hello,
-        addresses: 1,
+        addresses: 2,
         again: ms(HELLO_MS),
     };
     let tally = Arc::<Tally>::default();
