@@ -81,7 +81,9 @@ fn main() -> ExitCode {
     );
     let plain = measure("plain", None, pairs, time);
     let tls = measure("TLS", Some(papers()), pairs, time);
-    if plain && tls { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // Where the machine is shared, a bound is looked at, and what was missed stands in the table.
+    let look = std::env::var_os("KARERE_BENCH_LOOK").is_some();
+    if look || (plain && tls) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 // ---- the one who is flooded, and the flood: processes that answer each line by a line ----

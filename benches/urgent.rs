@@ -250,5 +250,7 @@ fn main() -> ExitCode {
     let mut is_met = measure("loopback", rounds, count, ms(4), ms(200), None);
     // Bulk needs a while until it fills all that is on the way.
     is_met &= measure("10 Mbit/s, 25 ms", rounds, count / 3, ms(40), ms(1500), Some(cost_ms()));
-    if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // Where the machine is shared, a bound is looked at, and what was missed stands in the table.
+    let look = std::env::var_os("KARERE_BENCH_LOOK").is_some();
+    if look || is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
