@@ -40,10 +40,10 @@ const AGAIN: Duration = Duration::from_secs(3);
 const DIALS: usize = 5;
 const DIAL_MOST: Duration = Duration::from_secs(1);
 const KEEPS: f64 = 0.8;
-/// 1,024 handshakes with 128 KiB each.
-const GROWS_BYTES: u64 = 1024 * 128 * 1024;
+/// 1,024 handshakes with 32 KiB each.
+const GROWS_BYTES: u64 = 1024 * 32 * 1024;
 /// From the first flood to the last.
-const CREEPS_BYTES: u64 = 32 << 20;
+const CREEPS_BYTES: u64 = 8 << 20;
 const DESCRIPTORS: usize = 8192;
 
 fn main() -> ExitCode {
