@@ -161,7 +161,7 @@ pub(crate) const QUARANTINE_PROCESS_BYTES: usize = 64 * MIB;
 /// How long it is held; then the link closes, and the sender keeps it.
 pub(crate) const QUARANTINE: Duration = Duration::from_secs(30);
 /// How long last words to a member that a view removed may take, until the connection is reset: well below 100 ms.
-pub(crate) const REMOVAL_LINGER: Duration = Duration::from_millis(40);
+pub(crate) const REMOVAL_LINGER: Duration = Duration::from_millis(20);
 
 // ---- before authentication ----
 
