@@ -148,7 +148,7 @@ pub(crate) const STUCK: Duration = LIVENESS;
 /// A peer is dialled in vain for so long: one dial that hangs and one that is refused after it.
 pub(crate) const UNREACHABLE: Duration = Duration::from_secs(5);
 /// Protocol errors in a row, without progress, until `Misbehaving` is reported.
-pub(crate) const ERRORS_UNTIL_STUCK: u32 = 3;
+pub(crate) const ERRORS_UNTIL_MISBEHAVING: u32 = 3;
 
 // ---- views ----
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Peer, PeerEvent, State};
-use crate::limits::{self, ERRORS_UNTIL_STUCK, REPLACED_NOTED};
+use crate::limits::{self, ERRORS_UNTIL_MISBEHAVING, REPLACED_NOTED};
 use crate::member::MemberId;
 
 /// After how long what is so is told.
@@ -190,7 +190,7 @@ impl Health {
         let event = due(unreachable).map(|since| PeerEvent::Unreachable { peer, since });
         found(Condition::Unreachable, false, event);
         let errors = facts.errors;
-        let event = (errors >= ERRORS_UNTIL_STUCK).then_some(PeerEvent::Misbehaving { peer, errors });
+        let event = (errors >= ERRORS_UNTIL_MISBEHAVING).then_some(PeerEvent::Misbehaving { peer, errors });
         found(Condition::Misbehaving, false, event);
         self.standing = standing;
         self.ill |= standing != 0;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Dialling, Disconnect, Gone, Peer, PeerEvent, PeerOutput, State};
-use crate::limits::ERRORS_UNTIL_STUCK;
+use crate::limits::ERRORS_UNTIL_MISBEHAVING;
 use crate::link::{LinkEnd, LinkId};
 use crate::session::{Cause, Handled, PeerTypes, ProtocolError, Reservation};
 use crate::wire::first::Code;
@@ -184,7 +184,7 @@ impl Peer {
     pub(super) fn note_error(&mut self, now: Instant, error: &ProtocolError) {
         tracing::warn!(peer = %format_args!("{:.8}", self.id), %error, "protocol error");
         self.errors_in_row += 1;
-        if self.errors_in_row >= ERRORS_UNTIL_STUCK {
+        if self.errors_in_row >= ERRORS_UNTIL_MISBEHAVING {
             self.backoff.exhaust();
             self.judge(now);
         }

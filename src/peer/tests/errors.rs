@@ -72,7 +72,7 @@ fn r18_bytes_that_changed_on_the_way_say_so() {
 }
 
 #[test]
-fn r18_three_errors_in_a_row_give_stuck_once_and_the_longest_back_off() {
+fn r18_three_errors_in_a_row_are_misbehaving_once_and_the_longest_back_off() {
     let mut solo = Solo::contact();
     let stuck =
         |solo: &Solo| solo.events().iter().filter(|e| matches!(e, PeerEvent::Misbehaving { .. })).count();
