@@ -91,6 +91,9 @@ mod member;
 mod messenger;
 mod peer;
 mod session;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 mod wire;
 
 #[cfg(feature = "tls")]

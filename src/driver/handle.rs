@@ -37,8 +37,9 @@ pub(crate) struct PeerHandle {
     /// A view that was installed and that the peer was not told of yet.
     view: Mutex<Option<(Arc<Introduction>, Seat)>>,
     pub(crate) datagrams: Arc<Datagrams>,
-    /// Which probes the peer has answered.
-    pub(super) answered: watch::Sender<Answered>,
+    /// Which probes the peer has answered; `None`: it is gone, and answers none any more, though handlers of what it sent
+    /// may still hold this.
+    answered: Mutex<Option<watch::Sender<Answered>>>,
     /// What handlers are done with, merged by session and stream.
     handled: Mutex<SmallVec<[Handled; 4]>>,
     incoming: Mutex<Vec<Incoming>>,
@@ -52,7 +53,7 @@ impl PeerHandle {
             id,
             intake,
             datagrams: Arc::clone(peer.datagrams()),
-            answered: watch::Sender::default(),
+            answered: Mutex::new(Some(watch::Sender::default())),
             peer: Mutex::new(peer),
             doorbell: Doorbell::default(),
             view: Mutex::default(),
@@ -74,7 +75,7 @@ impl PeerHandle {
 
     /// Asks whether the peer is there: it is when the watch shows this number or a higher one. `None`: it has ended.
     pub(crate) fn probe(&self) -> Option<(watch::Receiver<Answered>, u64)> {
-        let answered = self.answered.subscribe();
+        let answered = self.answered.lock().as_ref()?.subscribe();
         let mut peer = self.peer.lock();
         if peer.has_ended() {
             return None;
@@ -83,6 +84,18 @@ impl PeerHandle {
         drop(peer);
         self.doorbell.ring();
         Some((answered, round))
+    }
+
+    /// Tells those who probe.
+    pub(super) fn tell_answered(&self, answered: Answered) {
+        if let Some(told) = &*self.answered.lock() {
+            told.send_replace(answered);
+        }
+    }
+
+    /// The peer is forgotten: whoever probes it need not wait.
+    pub(super) fn end_probes(&self) {
+        drop(self.answered.lock().take());
     }
 
     /// A handler is done with something.

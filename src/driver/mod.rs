@@ -8,6 +8,8 @@ pub(crate) mod clock;
 mod connect;
 mod contacts;
 mod doorbell;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod gate;
 pub(crate) mod guard;
 mod handle;
 mod janitor;
@@ -30,7 +32,7 @@ pub(crate) use handle::{Incoming, PeerHandle};
 pub(crate) use net::{Listener, Net};
 pub(crate) use peers::Past;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -119,7 +121,7 @@ pub(crate) struct Driver {
 struct Registry {
     closed: bool,
     roster: Roster,
-    contacts: HashMap<ContactId, Held>,
+    contacts: BTreeMap<ContactId, Held>,
     gone: Past,
 }
 
@@ -154,7 +156,7 @@ impl Driver {
             registry: Mutex::new(Registry {
                 closed: false,
                 roster: Roster::new(settings.views),
-                contacts: HashMap::new(),
+                contacts: BTreeMap::new(),
                 gone: Past::default(),
             }),
             types: ArcSwap::default(),
@@ -208,7 +210,18 @@ impl Driver {
 
     /// Runs a task that the driver owns.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(gate) = self.net.gate() {
+            self.tasks.spawn_on(gate.hold(task), &self.runtime);
+            return;
+        }
         self.tasks.spawn_on(task, &self.runtime);
+    }
+
+    /// Tasks that have not ended.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks.len()
     }
 
     /// Permits of the reassembly pool for so many bytes.

@@ -10,8 +10,10 @@ use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::connect;
+#[cfg(any(test, feature = "testing"))]
+use super::gate::Gate;
 use super::resolve::Resolver;
+use super::{clock, connect};
 use crate::limits::NOTSENT_BYTES;
 use crate::member::Endpoint;
 use crate::peer::Identity;
@@ -52,6 +54,17 @@ pub(crate) trait Net: Send + Sync + 'static {
 
     /// Listens. Only port 0 and free ports succeed.
     fn listen(&self, address: SocketAddr) -> io::Result<Arc<dyn Listener>>;
+
+    /// The wall clock where this process runs, in milliseconds since the Unix epoch. For ids only.
+    fn unix_millis(&self) -> u64 {
+        clock::unix_millis()
+    }
+
+    /// What the tasks of this process run behind, if anything can stop them.
+    #[cfg(any(test, feature = "testing"))]
+    fn gate(&self) -> Option<Arc<Gate>> {
+        None
+    }
 }
 
 /// Where connections come in.

@@ -4,6 +4,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 
 use super::net::BoxConn;
 use crate::limits::{HELLO_BYTES_MAX, REFUSAL_LINGER, REMOVAL_LINGER};
@@ -65,6 +66,19 @@ pub(crate) async fn exchange(
 /// Refuses: writes the code, ends this half, and reads to the end, or a reset would destroy the code on its way.
 pub(crate) async fn refuse(conn: BoxConn, reject: Box<Reject>) {
     part(conn, vec![first::encode(&FirstBytes::Reject(reject)).into()]).await;
+}
+
+/// As [`refuse`], but at an end as soon as a view removes the peer: nothing is left of the connection then.
+pub(crate) async fn refuse_unless(removed: CancellationToken, conn: BoxConn, reject: Box<Reject>) {
+    part_unless(removed, conn, vec![first::encode(&FirstBytes::Reject(reject)).into()]).await;
+}
+
+/// As [`part`], but at an end as soon as a view removes the peer: nothing is left of the connection then.
+pub(crate) async fn part_unless(removed: CancellationToken, mut conn: BoxConn, words: Vec<Bytes>) {
+    let words = tokio::time::timeout(REFUSAL_LINGER, last_words(&mut conn, &words));
+    if removed.run_until_cancelled(words).await.is_none() {
+        conn.abort();
+    }
 }
 
 /// As [`part`], to a member that a view has removed: a short time only, and then nothing is left of the connection, in

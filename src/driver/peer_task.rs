@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::guard::DialError;
 use super::handle::{Incoming, PeerHandle};
@@ -51,6 +52,8 @@ pub(super) struct PeerTask {
     armed: Option<Instant>,
     /// For those who probe; told when the peer's lock is given back.
     answered: Option<Answered>,
+    /// Ends what is still being said to the peer on links of before, once a view has removed it.
+    removed: CancellationToken,
 }
 
 impl PeerTask {
@@ -67,6 +70,7 @@ impl PeerTask {
             delivered: false,
             armed: None,
             answered: None,
+            removed: CancellationToken::new(),
         }
     }
 
@@ -75,7 +79,7 @@ impl PeerTask {
         std::future::poll_fn(|cx| {
             let polled = self.poll(cx);
             if let Some(answered) = self.answered.take() {
-                self.handle.answered.send_replace(answered);
+                self.handle.tell_answered(answered);
             }
             polled
         })
@@ -105,6 +109,9 @@ impl PeerTask {
             }
         }
         self.inbound.turn_over();
+        if peer.is_removed() {
+            self.removed.cancel();
+        }
         if peer.is_over() {
             drop(peer);
             if self.driver.forget(&handle, &mut *self.inbound) {
@@ -148,7 +155,7 @@ impl PeerTask {
             }
             Err(reject) => {
                 self.driver.count_refusal(&format_args!("{:?}: {}", reject.code, reject.text));
-                self.driver.part(opening::refuse(incoming.conn, reject));
+                self.driver.part(opening::refuse_unless(self.removed.clone(), incoming.conn, reject));
             }
         }
     }
@@ -353,7 +360,7 @@ impl PeerTask {
         if prompt {
             self.driver.part(opening::part_promptly(conn, words));
         } else {
-            self.driver.part(opening::part(conn, words));
+            self.driver.part(opening::part_unless(self.removed.clone(), conn, words));
         }
     }
 

@@ -46,9 +46,11 @@ impl Driver {
         self.peers.load().get(&id).map(|handle| act(handle))
     }
 
-    /// All peers.
+    /// All peers, in the order of their ids: what is done to each of them is done alike when a seed is replayed.
     pub(crate) fn peers(&self) -> Vec<Arc<PeerHandle>> {
-        self.peers.load().values().cloned().collect()
+        let mut peers: Vec<_> = self.peers.load().values().cloned().collect();
+        peers.sort_unstable_by_key(|handle| handle.id);
+        peers
     }
 
     /// The peer, made if need be. The registry's lock is held, so that it cannot be forgotten meanwhile.
@@ -117,6 +119,7 @@ impl Driver {
         {
             registry.roster.note_gone(handle.id, why);
         }
+        handle.end_probes();
         self.forgotten.notify_waiters();
         if !registry.closed && self.peer(handle.id).is_none() {
             self.seek_others(&registry, handle.id);

@@ -85,7 +85,7 @@ impl Driver {
             return Err(Cause::Closed);
         }
         let old = self.me();
-        let id = MemberId::from_parts(clock::unix_millis(), clock::random());
+        let id = MemberId::from_parts(self.net.unix_millis(), clock::random());
         let member = Member { id, joined: None, ..old.member.clone() };
         self.me.store(Arc::new(Introduction {
             member: member.clone(),

@@ -120,12 +120,20 @@ impl Builder {
     ///
     /// [`StartError`]; nothing is left running.
     pub async fn start(self) -> Result<Messenger, StartError> {
+        self.start_in(|settings| Arc::new(OsNet::new(settings.peer.link.liveness))).await
+    }
+
+    /// Starts in any network.
+    pub(crate) async fn start_in(
+        self,
+        net: impl FnOnce(&Settings) -> Arc<dyn Net>,
+    ) -> Result<Messenger, StartError> {
         let guard = guard(&self.raw)?;
         let mut settings = Settings::try_from(self.raw)?;
         if guard.is_some() {
             settings.peer.body_check = BodyCheck::Absent;
         }
-        let net = Arc::new(OsNet::new(settings.peer.link.liveness));
+        let net = net(&settings);
         let listener = match &settings.bind {
             Some(bind) => Some(listen(&*net, bind).await?),
             None => None,
@@ -160,7 +168,7 @@ fn start(
         versions: VERSIONS,
         environment: settings.environment.clone(),
         network: settings.network.clone(),
-        member: member(settings, local),
+        member: member(settings, local, net.unix_millis()),
         view: None,
     };
     let driver = Driver::new(settings, introduction, net, guard);
@@ -173,11 +181,11 @@ fn start(
 
 /// An unspecified address is never advertised: whoever binds one says what to advertise, or is reached by those who
 /// know the address.
-fn member(settings: &Settings, local: Option<SocketAddr>) -> Member {
+fn member(settings: &Settings, local: Option<SocketAddr>, unix_millis: u64) -> Member {
     let bound = local.map(Endpoint::from).filter(|endpoint| !endpoint.is_unusable());
     let advertised = settings.advertise.iter().cloned();
     Member {
-        id: MemberId::from_parts(clock::unix_millis(), clock::random()),
+        id: MemberId::from_parts(unix_millis, clock::random()),
         endpoints: if settings.advertise.is_empty() {
             bound.into_iter().collect()
         } else {

@@ -170,7 +170,15 @@ impl Inbound for PeerInbound {
         let driver = Arc::clone(&shared.driver);
         let stop = driver.stop.clone();
         let lanes = shared.lanes.clone();
+        let earlier = self.intakes.follows().then(|| Arc::clone(&self.intakes));
         driver.spawn(lanes.track_future(async move {
+            if let Some(earlier) = earlier
+                && stop.run_until_cancelled(earlier.until_first(lane.stream)).await.is_none()
+            {
+                lane.queue.lock().waiting.clear();
+                shared.counts.dropped.fetch_add(lane.track.unhandled(), Ordering::Relaxed);
+                return;
+            }
             let message = Arc::new(AtomicU64::new(1));
             let handlers = run(&shared, &handle, &streams, &lane, &message);
             let running = within(handle.id, Arc::clone(&message), 0, handlers);

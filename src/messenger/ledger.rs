@@ -200,6 +200,8 @@ pub(super) enum Past {
 pub(super) struct Intakes {
     bell: Arc<Bell>,
     inner: Mutex<Inner>,
+    /// Those of peer tasks before, of the same member, whose handlers were not done when this one began.
+    before: Vec<Arc<Intakes>>,
 }
 
 impl Intakes {
@@ -215,6 +217,20 @@ impl Intakes {
             self.inner.lock().tracks.push(Arc::clone(&track));
         }
         track
+    }
+
+    /// Whether handlers of messages that came by an earlier peer task may still run.
+    pub(super) const fn follows(&self) -> bool {
+        !self.before.is_empty()
+    }
+
+    /// Waits until all that came on this stream by earlier peer tasks is handled.
+    pub(super) async fn until_first(&self, stream: StreamId) {
+        let is_done = |one: &Arc<Self>| {
+            let inner = one.inner.lock();
+            inner.tracks.iter().filter(|track| track.stream == stream).all(|track| track.unhandled() == 0)
+        };
+        self.bell.until(|| self.before.iter().all(is_done).then_some(())).await;
     }
 
     /// A session is over: nothing more comes of it. `last`: no other follows.
@@ -247,8 +263,10 @@ pub(super) struct Ledger {
 impl Ledger {
     /// A peer task begins. `is_peer` says of whom there is one now.
     pub(super) fn open(&self, member: MemberId, is_peer: impl Fn(MemberId) -> bool) -> Arc<Intakes> {
-        let intakes = Arc::new(Intakes { bell: Arc::clone(&self.bell), inner: Mutex::default() });
         let mut members = self.members.lock();
+        let before = members.get(&member).into_iter().flatten().filter(|one| !one.is_handled());
+        let before = before.cloned().collect();
+        let intakes = Arc::new(Intakes { bell: Arc::clone(&self.bell), inner: Mutex::default(), before });
         if members.len() >= LEDGER_MEMBERS_MAX {
             members.retain(|member, all| is_peer(*member) || !all.iter().all(|one| one.is_handled()));
         }

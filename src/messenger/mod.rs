@@ -120,6 +120,12 @@ impl Messenger {
         Self { inner: Arc::new(inner) }
     }
 
+    /// What is below.
+    #[cfg(feature = "testing")]
+    pub(crate) fn driver(&self) -> &Arc<Driver> {
+        &self.inner.shared.driver
+    }
+
     /// This member: the id of this run, what it advertises, and the view in which it joined.
     #[must_use]
     pub fn member(&self) -> Member {

@@ -6,7 +6,7 @@ use super::handshake::{Introduction, Rank, Same};
 use super::idle::Usage;
 use super::roster::Standing;
 use super::{Dialling, Live, Peer, PeerEvent, PeerOutput, State};
-use crate::link::{Link, LinkEnd, LinkId};
+use crate::link::{Link, LinkConfig, LinkEnd, LinkId};
 use crate::session::ProtocolError;
 use crate::wire::first::Code;
 use crate::wire::{Hello, Reject, Seq};
@@ -117,7 +117,9 @@ impl Peer {
         self.links += 1;
         self.health.handle_not_wanted();
         self.note_progress();
-        let link = Link::new(link, self.with.config.link, now);
+        let oneself = self.id == self.with.me.member.id;
+        let times = if oneself { LinkConfig::WITHIN } else { self.with.config.link };
+        let link = Link::new(link, times, now);
         self.live = Some(Live { link, rank, types_heard: false, usage: Usage::new(now, hello) });
         if self.state == State::Open {
             self.datagrams.link_up();

@@ -21,6 +21,8 @@ mod names;
 mod probe;
 mod reason;
 mod roster;
+#[cfg(any(test, feature = "testing"))]
+mod states;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +41,8 @@ pub(crate) use probe::Answered;
 pub(crate) use reason::{ContactId, Place};
 pub(crate) use roster::{Gone, Roster, Seat, Standing};
 pub use roster::{ViewChange, ViewError};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use states::Doing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

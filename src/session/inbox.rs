@@ -123,6 +123,12 @@ impl Inbox {
         }
     }
 
+    /// The head of a message came, and not its last chunk.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) const fn is_in_message(&self) -> bool {
+        self.reassembly.is_some()
+    }
+
     /// What the hello says of this stream; it acknowledges as well.
     pub(crate) fn resume_point(&self) -> StreamResume {
         StreamResume { stream: self.stream, next_expected: self.next, credit: self.granted }

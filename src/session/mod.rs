@@ -15,6 +15,8 @@ mod outbox;
 mod quarantine;
 mod receipt;
 mod resume;
+#[cfg(any(test, feature = "testing"))]
+mod states;
 #[cfg(test)]
 mod tests;
 mod transmit;

@@ -348,6 +348,18 @@ impl Outbox {
         self.window.front().map(|(_, written)| *written)
     }
 
+    /// Some of what was written before is to be written again on this link.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn is_resuming(&self) -> bool {
+        self.cursor < self.window.len()
+    }
+
+    /// The head of a message was written, and not its last chunk.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) const fn is_in_message(&self) -> bool {
+        self.in_message
+    }
+
     pub(crate) fn figures(&self) -> StreamFigures {
         StreamFigures {
             stream: self.stream,

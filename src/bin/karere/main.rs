@@ -15,6 +15,8 @@ mod proxy;
 mod receive;
 mod send;
 mod signals;
+#[cfg(feature = "testing")]
+mod sim;
 mod sink;
 mod source;
 
@@ -49,11 +51,15 @@ enum Command {
     /// A proxy that breaks connections on purpose, for tests.
     #[command(hide = true)]
     Proxy(proxy::Options),
+    /// Worlds from seeds, in virtual time, with everything that can go wrong in them; what does not hold is told with its
+    /// seed.
+    #[cfg(feature = "testing")]
+    Sim(sim::Options),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logs();
+    start_logs(cli.command.is_quiet());
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -63,7 +69,23 @@ fn main() -> ExitCode {
     }
 }
 
+impl Command {
+    /// Whether its messengers' warnings are expected, and many.
+    const fn is_quiet(&self) -> bool {
+        #[cfg(feature = "testing")]
+        if matches!(self, Self::Sim(_)) {
+            return true;
+        }
+        false
+    }
+}
+
 fn run(command: Command) -> Result<(), Failure> {
+    // It has runtimes of its own.
+    #[cfg(feature = "testing")]
+    if let Command::Sim(options) = &command {
+        return sim::run(options);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
@@ -76,6 +98,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Certs(options) => certs::run(&options),
             Command::Demo(options) => demo::run(options).await,
             Command::Proxy(options) => proxy::run(options).await,
+            #[cfg(feature = "testing")]
+            Command::Sim(_) => Ok(()),
         }
     });
     // A thread may be stuck in a read of standard input or a write to a full pipe: nobody waits for it.
@@ -83,10 +107,11 @@ fn run(command: Command) -> Result<(), Failure> {
     outcome
 }
 
-/// Logs go to standard error, warnings and worse unless `KARERE_LOG` or `RUST_LOG` says otherwise.
-fn start_logs() {
+/// Logs go to standard error, warnings and worse (if quiet: nothing) unless `KARERE_LOG` or `RUST_LOG` says otherwise.
+fn start_logs(quiet: bool) {
+    let otherwise = if quiet { "off" } else { "warn" };
     let filter = EnvFilter::try_from_env("KARERE_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
-        .unwrap_or_else(|_| EnvFilter::new("warn"));
+        .unwrap_or_else(|_| EnvFilter::new(otherwise));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

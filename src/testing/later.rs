@@ -1,0 +1,56 @@
+//! What will happen, and when.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::net::ProcessId;
+use super::views::Change;
+use crate::member::{MemberId, View};
+
+#[derive(Clone, Debug)]
+pub(super) enum Later {
+    /// The membership system decides.
+    Join(ProcessId, MemberId),
+    Remove(MemberId),
+    /// A process hears of a view, or of a change.
+    Install(ProcessId, View),
+    Change(ProcessId, Change),
+    Reincarnate(ProcessId, MemberId),
+    Thaw(ProcessId),
+    /// A process begins at this address.
+    Begin(SocketAddr),
+    /// The road is free again.
+    Free(SocketAddr, SocketAddr),
+    Descriptors(ProcessId),
+    Prompt(ProcessId),
+    /// A contact is let go.
+    Release(ProcessId),
+}
+
+/// In the order of time.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    due: BTreeMap<(Instant, u64), Later>,
+    next: u64,
+}
+
+impl Queue {
+    pub(super) fn add(&mut self, at: Instant, later: Later) {
+        self.next += 1;
+        self.due.insert((at, self.next), later);
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.due.keys().next().map(|(at, _)| *at)
+    }
+
+    pub(super) fn take(&mut self, now: Instant) -> Option<Later> {
+        let entry = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
+        Some(entry.remove())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+}

@@ -1,0 +1,523 @@
+//! One world: the processes of a seed, what they do, what goes wrong with them, and who watches.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::coverage::Coverage;
+use super::facts::{Event, Facts, ProcessFacts};
+use super::faults::Fault;
+use super::invariants::{self, Invariant};
+use super::later::{Later, Queue};
+use super::ledger::{self, Ledger, Tag};
+use super::net::{Network, ProcessId};
+use super::plan::{CALM, CHAOS, LEAST, Plan};
+use super::process::{Manner, Note, Notes, Process};
+use super::trace::Trace;
+use super::views::{Change, Oracle};
+use super::{Outcome, Violation};
+use crate::driver::clock;
+use crate::member::{Member, MemberId, View, Views};
+
+/// How often the invariants look.
+const LOOK: Duration = Duration::from_millis(250);
+/// The last messages, from each to each, have so long.
+const LAST: Duration = Duration::from_secs(20);
+
+/// See the module's text.
+pub(super) struct World {
+    pub(super) facts: Facts,
+    pub(super) chance: fastrand::Rng,
+    pub(super) processes: Vec<Option<Process>>,
+    pub(super) later: Queue,
+    pub(super) oracle: Oracle,
+    pub(super) notes: Arc<Notes>,
+    pub(super) waits: u64,
+    pub(super) outcome: Outcome,
+    pub(super) coverage: Coverage,
+    invariants: Vec<Box<dyn Invariant>>,
+    trace: Trace,
+    looked: Instant,
+    looks: usize,
+}
+
+/// A world from its beginning to its end. Runs in a runtime of one thread whose clock is stopped.
+pub(super) async fn run(seed: u64, trace: Trace) -> (Outcome, Coverage, Trace) {
+    let mut world = World::new(seed, trace);
+    world.live().await;
+    world.outcome.virtual_time = world.facts.time();
+    world.outcome.members = world.facts.processes.len();
+    world.outcome.messages = world.facts.ledger.all().count() as u64;
+    world.outcome.digest = world.trace.digest();
+    (world.outcome, world.coverage, world.trace)
+}
+
+impl World {
+    fn new(seed: u64, trace: Trace) -> Self {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let plan = Plan::of(&mut chance);
+        let network = Network::new(chance.u64(..), plan.weather);
+        let now = clock::now();
+        let oracle = Oracle::new(plan.views, plan.stagger);
+        let facts = Facts {
+            plan,
+            began: now,
+            now,
+            network,
+            ledger: Ledger::default(),
+            processes: Vec::new(),
+            bent: false,
+            jumped: now,
+            disturbed: Default::default(),
+        };
+        Self {
+            facts,
+            chance,
+            processes: Vec::new(),
+            later: Queue::default(),
+            oracle,
+            notes: Arc::default(),
+            waits: 0,
+            outcome: Outcome { seed, ..Outcome::default() },
+            coverage: Coverage::default(),
+            invariants: invariants::all(),
+            trace,
+            looked: now,
+            looks: 0,
+        }
+    }
+
+    async fn live(&mut self) {
+        self.trace.say(Duration::ZERO, || format!("{:?}", self.facts.plan));
+        for at in 0..self.facts.plan.members {
+            self.begin(address(at)).await;
+        }
+        let end = self.facts.began + CHAOS;
+        while self.facts.now < end && self.goes_on() {
+            let pause = self.facts.plan.pause.as_micros() as u64;
+            let until = self.facts.now + Duration::from_micros(self.chance.u64(..=2 * pause));
+            self.pass(until).await;
+            self.act().await;
+        }
+        self.calm_down().await;
+        if self.goes_on() {
+            self.last_messages().await;
+        }
+        self.close().await;
+    }
+
+    /// Until something is violated.
+    pub(super) fn goes_on(&self) -> bool {
+        self.outcome.violation.is_none()
+    }
+
+    // ---- time ----
+
+    /// Time passes, and what was to happen in it happens.
+    pub(super) async fn pass(&mut self, until: Instant) {
+        loop {
+            let next = self.later.next().map_or(until, |next| next.min(until));
+            let next = next.min(self.looked + LOOK).max(self.facts.now);
+            tokio::time::sleep_until(next.into()).await;
+            self.drain();
+            while let Some(later) = self.later.take(self.facts.now) {
+                self.happen(later).await;
+                self.drain();
+            }
+            if self.facts.now >= self.looked + LOOK {
+                self.look();
+            }
+            if self.facts.now >= until || !self.goes_on() {
+                return;
+            }
+        }
+    }
+
+    /// What processes have told since.
+    pub(super) fn drain(&mut self) {
+        for (at, note) in self.notes.take() {
+            self.facts.now = at;
+            match note {
+                Note::Delivered { process, from, body } => {
+                    let tag = ledger::read(&body);
+                    let before = tag.and_then(|tag| self.facts.ledger.arrived(tag));
+                    self.observe(Event::Delivered { process, from, tag, before });
+                }
+                Note::Heard { process, event } => self.observe(Event::Heard { process, event }),
+                Note::WaitEnded { wait, wrong } => {
+                    self.observe(Event::WaitEnded { wait });
+                    if let Some(wrong) = wrong {
+                        self.violated("answers fit", wrong);
+                    }
+                }
+                Note::Left { process } => {
+                    let again = self.facts.now + self.millis(0, 2_000);
+                    self.end(process, false);
+                    if let Some(facts) = self.facts.of(process) {
+                        self.later.add(again, Later::Begin(facts.address));
+                    }
+                }
+            }
+        }
+        self.facts.now = clock::now();
+        super::take_panic().into_iter().for_each(|text| self.observe(Event::Panicked { text }));
+    }
+
+    /// A look at everything.
+    fn look(&mut self) {
+        self.looked = self.facts.now;
+        self.looks += 1;
+        for (tag, ending) in self.facts.ledger.look() {
+            self.observe(Event::Ended { tag, ending });
+        }
+        // Figures of one process in each look: they cost most.
+        let running: Vec<_> = self.facts.running().map(|(process, _)| process).collect();
+        if let Some(process) = self.looks.checked_rem(running.len()).and_then(|at| running.get(at)).copied()
+            && let Some(one) = self.process(process)
+        {
+            let stats = Box::new(one.messenger.stats());
+            self.observe(Event::Looked { process, stats });
+        }
+        self.observe(Event::Tick);
+    }
+
+    pub(super) fn observe(&mut self, event: Event) {
+        self.trace.note(&self.facts, &event);
+        let mut violated = None;
+        for invariant in &mut self.invariants {
+            if let Err(text) = invariant.observe(&self.facts, &event) {
+                violated.get_or_insert((invariant.name(), text));
+            }
+        }
+        if let Some((name, text)) = violated {
+            self.violated(name, text);
+        }
+    }
+
+    pub(super) fn violated(&mut self, invariant: &str, text: String) {
+        let at = self.facts.time();
+        self.trace.say(at, || format!("VIOLATED {invariant}: {text}"));
+        let violation = Violation { invariant: invariant.to_owned(), text, at };
+        self.outcome.violation.get_or_insert(violation);
+    }
+
+    pub(super) fn say(&mut self, text: impl FnOnce() -> String) {
+        self.trace.say(self.facts.time(), text);
+    }
+
+    pub(super) fn millis(&mut self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(self.chance.u64(least..=most))
+    }
+
+    // ---- processes ----
+
+    pub(super) fn process(&self, id: ProcessId) -> Option<&Process> {
+        self.processes.get(id.0)?.as_ref()
+    }
+
+    /// One that is there and does not stand still.
+    pub(super) fn any_running(&mut self) -> Option<ProcessId> {
+        let running: Vec<_> =
+            self.facts.running().filter(|(_, facts)| !facts.leaving).map(|(id, _)| id).collect();
+        self.chance.choice(running)
+    }
+
+    /// A process begins at an address.
+    async fn begin(&mut self, address: SocketAddr) {
+        let id = ProcessId(self.processes.len());
+        // The clock of a machine may be wrong, also by more than its last process lived.
+        let wrong = if self.chance.u8(..4) == 0 { self.chance.i64(-100_000..100_000) } else { 0 };
+        let network = Arc::clone(&self.facts.network);
+        let started = Process::start(&self.facts.plan, &network, id, address, wrong, &self.notes).await;
+        let process = match started {
+            Ok(process) => process,
+            Err(error) => {
+                self.processes.push(None);
+                return self.violated("starts", format!("no process at {address}: {error}"));
+            }
+        };
+        let me = process.me();
+        self.processes.push(Some(process));
+        self.facts.processes.push(ProcessFacts {
+            address,
+            ids: vec![me],
+            alive: true,
+            leaving: false,
+            frozen: false,
+            thawed: self.facts.now,
+            ever: Default::default(),
+            view: Default::default(),
+            view_id: None,
+            removed: Default::default(),
+            contacted: Default::default(),
+            prompt: true,
+        });
+        self.observe(Event::Began { process: id });
+        let at = self.facts.now + self.millis(50, 2_500);
+        self.later.add(at, Later::Join(id, me));
+    }
+
+    /// A process is no more.
+    pub(super) fn end(&mut self, id: ProcessId, silently: bool) {
+        let Some(process) = self.processes.get_mut(id.0).and_then(Option::take) else { return };
+        process.host.gate_of().kill();
+        self.facts.network.kill(id, silently);
+        self.facts.ledger.look();
+        self.facts.ledger.forget_receipts_of(id);
+        let now = self.facts.now;
+        if let Some(facts) = self.facts.of_mut(id) {
+            (facts.alive, facts.frozen) = (false, false);
+            facts.thawed = now;
+        }
+        self.disturb(id);
+        self.observe(Event::Killed { process: id });
+        let me = process.me();
+        let at = self.facts.now + self.millis(100, 5_000);
+        self.later.add(at, Later::Remove(me));
+    }
+
+    /// Something is wrong between this process and all others.
+    pub(super) fn disturb(&mut self, id: ProcessId) {
+        let Some(here) = self.facts.of(id).map(|facts| facts.address) else { return };
+        for at in 0..self.facts.plan.members {
+            self.facts.note_disturbed(here, address(at));
+        }
+    }
+
+    // ---- what was to happen ----
+
+    async fn happen(&mut self, later: Later) {
+        // Who stands still does nothing; it is done when it goes on.
+        let stands = |process: &ProcessId| self.facts.of(*process).is_some_and(|facts| facts.frozen);
+        let frozen = match &later {
+            Later::Install(process, _) | Later::Change(process, _) | Later::Reincarnate(process, _) => {
+                stands(process)
+            }
+            _ => false,
+        };
+        if frozen {
+            return self.later.add(self.facts.now + Duration::from_millis(300), later);
+        }
+        match later {
+            Later::Join(process, member) => self.join(process, member),
+            Later::Remove(member) => self.remove(member),
+            Later::Install(process, view) => self.install(process, view),
+            Later::Change(process, change) => {
+                let Some(me) = self.process(process).map(Process::me) else { return };
+                if let Some(view) = self.oracle.hear(process, me, change) {
+                    self.install(process, view);
+                }
+            }
+            Later::Reincarnate(process, was) => self.reincarnate(process, was),
+            Later::Thaw(process) => self.thaw(process),
+            Later::Begin(address) => self.begin(address).await,
+            Later::Free(from, to) => {
+                self.facts.network.free(from, to);
+                self.facts.note_disturbed(from, to);
+                self.say(|| format!("free again: {from} to {to}"));
+            }
+            Later::Descriptors(process) => {
+                self.facts.network.set_descriptors(process, false);
+                self.disturb(process);
+            }
+            Later::Prompt(process) => {
+                if let Some(one) = self.process(process) {
+                    one.handlers.set(Manner::Prompt);
+                }
+                self.facts.of_mut(process).into_iter().for_each(|facts| facts.prompt = true);
+                self.disturb(process);
+            }
+            Later::Release(process) => {
+                let released = self.process(process).and_then(|one| one.contacts.lock().pop());
+                drop(released);
+            }
+        }
+    }
+
+    fn join(&mut self, process: ProcessId, member: MemberId) {
+        let Some(one) = self.process(process).filter(|one| one.me() == member) else { return };
+        let leaving = self.facts.of(process).is_none_or(|facts| facts.leaving);
+        if self.facts.plan.views == Views::None || leaving || self.oracle.is_member(member) {
+            return;
+        }
+        let member = Member { joined: None, ..one.messenger.member() };
+        let now = self.facts.now;
+        self.oracle.decide(now, &mut self.chance, Change::Add(process, member), &mut self.later);
+    }
+
+    pub(super) fn remove(&mut self, member: MemberId) {
+        if !self.oracle.is_member(member) {
+            return;
+        }
+        let now = self.facts.now;
+        self.oracle.decide(now, &mut self.chance, Change::Remove(member), &mut self.later);
+        // Whoever is well hears of it somehow, and comes back as another.
+        if let Some(process) = self.facts.process_of(member).filter(|_| self.facts.is_alive(member)) {
+            let at = now + self.millis(0, 4_000);
+            self.later.add(at, Later::Reincarnate(process, member));
+        }
+    }
+
+    fn install(&mut self, process: ProcessId, view: View) {
+        let Some(one) = self.process(process) else { return };
+        let members: Vec<MemberId> = view.members().iter().map(|member| member.id).collect();
+        let (me, id) = (one.me(), view.id());
+        if !members.contains(&me) && self.facts.of(process).is_none_or(|facts| facts.view.is_empty()) {
+            // It has not joined yet, or anew, and hears of no views that are not its own.
+            return;
+        }
+        let before = one.messenger.view();
+        match one.messenger.install_view(view) {
+            Ok(change) => {
+                let now = self.facts.now;
+                let Some(facts) = self.facts.of_mut(process) else { return };
+                facts.ever.extend(&members);
+                facts.view = members.into_iter().collect();
+                facts.view_id = Some(id);
+                facts.removed.extend(change.left.iter().map(|left| (*left, now)));
+                let here = facts.address;
+                for other in change.joined.iter().chain(&change.left) {
+                    let other = self.facts.process_of(*other).and_then(|other| self.facts.of(other));
+                    if let Some(there) = other.map(|facts| facts.address) {
+                        self.facts.note_disturbed(here, there);
+                    }
+                }
+                self.observe(Event::Installed { process, left: change.left });
+            }
+            Err(crate::ViewError::Expelled { .. }) => {
+                let now = self.facts.now;
+                let left: Vec<_> = before.iter().flat_map(|before| before.others(me)).collect();
+                let Some(facts) = self.facts.of_mut(process) else { return };
+                facts.view.clear();
+                facts.removed.extend(left.iter().map(|left| (*left, now)));
+                self.observe(Event::Installed { process, left });
+            }
+            Err(crate::ViewError::NotNewer { .. } | crate::ViewError::Closed(_)) => {}
+            Err(error) => self.violated("views are installed", format!("P{}: {error}", process.0)),
+        }
+    }
+
+    fn reincarnate(&mut self, process: ProcessId, was: MemberId) {
+        let Some(one) = self.process(process).filter(|one| one.me() == was) else { return };
+        if self.oracle.is_member(was) || one.messenger.reincarnate().is_err() {
+            return;
+        }
+        let me = one.me();
+        if let Some(facts) = self.facts.of_mut(process) {
+            facts.ids.push(me);
+            facts.view.clear();
+            facts.removed.clear();
+        }
+        self.oracle.forget(process);
+        self.disturb(process);
+        self.observe(Event::Reincarnated { process, was });
+        let at = self.facts.now + self.millis(0, 2_000);
+        self.later.add(at, Later::Join(process, me));
+    }
+
+    fn thaw(&mut self, process: ProcessId) {
+        let now = self.facts.now;
+        let Some(facts) = self.facts.of_mut(process).filter(|facts| facts.frozen) else { return };
+        (facts.frozen, facts.thawed) = (false, now);
+        self.disturb(process);
+        if let Some(one) = self.process(process) {
+            one.host.gate_of().open();
+        }
+        self.say(|| format!("P{} goes on", process.0));
+    }
+
+    // ---- the end ----
+
+    /// Nothing fails from now on; all that is pending gets its time.
+    async fn calm_down(&mut self) {
+        if !self.goes_on() {
+            return;
+        }
+        self.facts.network.free_all();
+        for at in 0..self.processes.len() {
+            let id = ProcessId(at);
+            self.thaw(id);
+            if let Some(one) = self.process(id) {
+                one.handlers.set(Manner::Prompt);
+            }
+            self.facts.of_mut(id).into_iter().for_each(|facts| facts.prompt = true);
+            self.disturb(id);
+        }
+        self.observe(Event::Calm);
+        let (least, most) = (self.facts.began + LEAST, self.facts.now + CALM);
+        while self.goes_on() && self.facts.now < most {
+            self.pass(self.facts.now + LOOK).await;
+            if self.is_at_rest() && self.facts.now >= least {
+                break;
+            }
+        }
+        self.observe(Event::Rest);
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let settled = self.facts.plan.views == Views::None
+            || self.facts.running().all(|(_, facts)| facts.view.len() == self.oracle.len());
+        self.later.is_empty() && self.facts.ledger.pending().is_empty() && settled
+    }
+
+    /// From each to each whom it knows.
+    async fn last_messages(&mut self) {
+        let mut tags: Vec<Tag> = Vec::new();
+        let all: Vec<_> = self.facts.running().map(|(process, _)| process).collect();
+        if self.facts.plan.views == Views::None {
+            for process in &all {
+                let next = address((process.0 + 1) % self.facts.plan.members);
+                self.contact(*process, next);
+            }
+            self.pass(self.facts.now + LAST / 2).await;
+        }
+        for process in all {
+            tags.extend(self.send_last(process));
+        }
+        let most = self.facts.now + LAST;
+        let pending = |world: &Self| !world.facts.ledger.pending().is_empty();
+        while self.goes_on() && self.facts.now < most && pending(self) {
+            self.pass(self.facts.now + LOOK).await;
+        }
+        self.outcome.last_messages = tags.len() as u64;
+        self.observe(Event::Last { tags });
+    }
+
+    /// All leave or close, and nothing is left.
+    async fn close(&mut self) {
+        let mut ends = Vec::new();
+        for process in self.processes.iter().flatten() {
+            process.contacts.lock().clear();
+            let (messenger, leaves) = (process.messenger.clone(), self.chance.bool());
+            ends.push(tokio::spawn(async move {
+                if leaves {
+                    messenger.leave(Duration::from_secs(5)).await;
+                }
+                messenger.close().await;
+            }));
+        }
+        for end in ends {
+            let _joined = end.await;
+        }
+        // Last words have a second.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        self.drain();
+        let tasks = self.processes.iter().flatten().map(Process::tasks).sum();
+        let (bent, cut) = self.facts.network.late_faults();
+        self.outcome.bent = bent;
+        self.outcome.cut = cut;
+        if self.goes_on() {
+            self.observe(Event::Closed { tasks });
+        }
+    }
+
+    pub(super) fn hit(&mut self, fault: Fault) {
+        *self.outcome.faults.entry(format!("{fault:?}")).or_default() += 1;
+        self.observe(Event::Fault(fault));
+    }
+}
+
+/// The place of a member.
+pub(super) fn address(at: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1 + at as u8], 7400))
+}
