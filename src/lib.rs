@@ -91,7 +91,7 @@ mod member;
 mod messenger;
 mod peer;
 mod session;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod testing;
 mod wire;

@@ -17,6 +17,7 @@ mod loopback;
 pub(crate) mod net;
 mod opening;
 pub(crate) mod own;
+mod partings;
 mod peer_task;
 mod peers;
 mod resolve;
@@ -110,6 +111,7 @@ pub(crate) struct Driver {
     tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
     parting: Arc<Semaphore>,
+    partings: Arc<partings::Partings>,
     refused: AtomicU64,
     accept_errors: AtomicU64,
     next_contact: AtomicU64,
@@ -163,6 +165,7 @@ impl Driver {
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
             parting: Arc::new(Semaphore::new(PARTING_MAX)),
+            partings: Arc::default(),
             refused: AtomicU64::new(0),
             accept_errors: AtomicU64::new(0),
             next_contact: AtomicU64::new(1),
@@ -279,6 +282,11 @@ impl Driver {
     /// Connections refused, and attempts to accept that failed.
     pub(crate) fn refusals(&self) -> (u64, u64) {
         (self.refused.load(Ordering::Relaxed), self.accept_errors.load(Ordering::Relaxed))
+    }
+
+    /// Says last words to a member on a connection, in the background, unless a view removes it meanwhile.
+    fn part_from(&self, member: MemberId, conn: net::BoxConn, words: Vec<bytes::Bytes>) {
+        self.part(opening::part_unless_removed(self.partings.begin(member), conn, words));
     }
 
     /// Says last words on a connection in the background; drops it when too many are parting.

@@ -4,9 +4,9 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_util::sync::CancellationToken;
 
 use super::net::BoxConn;
+use super::partings::Parting;
 use crate::limits::{HELLO_BYTES_MAX, REFUSAL_LINGER, REMOVAL_LINGER};
 use crate::wire::first::{self, FirstBytes};
 use crate::wire::{DecodeError, Reject};
@@ -68,15 +68,10 @@ pub(crate) async fn refuse(conn: BoxConn, reject: Box<Reject>) {
     part(conn, vec![first::encode(&FirstBytes::Reject(reject)).into()]).await;
 }
 
-/// As [`refuse`], but at an end as soon as a view removes the peer: nothing is left of the connection then.
-pub(crate) async fn refuse_unless(removed: CancellationToken, conn: BoxConn, reject: Box<Reject>) {
-    part_unless(removed, conn, vec![first::encode(&FirstBytes::Reject(reject)).into()]).await;
-}
-
-/// As [`part`], but at an end as soon as a view removes the peer: nothing is left of the connection then.
-pub(crate) async fn part_unless(removed: CancellationToken, mut conn: BoxConn, words: Vec<Bytes>) {
+/// As [`part`], but at an end as soon as a view removes the member: nothing is left of the connection then.
+pub(super) async fn part_unless_removed(parting: Parting, mut conn: BoxConn, words: Vec<Bytes>) {
     let words = tokio::time::timeout(REFUSAL_LINGER, last_words(&mut conn, &words));
-    if removed.run_until_cancelled(words).await.is_none() {
+    if parting.removed.run_until_cancelled(words).await.is_none() {
         conn.abort();
     }
 }

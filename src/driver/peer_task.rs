@@ -9,7 +9,6 @@ use std::time::Instant;
 use bytes::BytesMut;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
-use tokio_util::sync::CancellationToken;
 
 use super::guard::DialError;
 use super::handle::{Incoming, PeerHandle};
@@ -52,8 +51,6 @@ pub(super) struct PeerTask {
     armed: Option<Instant>,
     /// For those who probe; told when the peer's lock is given back.
     answered: Option<Answered>,
-    /// Ends what is still being said to the peer on links of before, once a view has removed it.
-    removed: CancellationToken,
 }
 
 impl PeerTask {
@@ -70,7 +67,6 @@ impl PeerTask {
             delivered: false,
             armed: None,
             answered: None,
-            removed: CancellationToken::new(),
         }
     }
 
@@ -109,9 +105,6 @@ impl PeerTask {
             }
         }
         self.inbound.turn_over();
-        if peer.is_removed() {
-            self.removed.cancel();
-        }
         if peer.is_over() {
             drop(peer);
             if self.driver.forget(&handle, &mut *self.inbound) {
@@ -155,7 +148,7 @@ impl PeerTask {
             }
             Err(reject) => {
                 self.driver.count_refusal(&format_args!("{:?}: {}", reject.code, reject.text));
-                self.driver.part(opening::refuse_unless(self.removed.clone(), incoming.conn, reject));
+                self.driver.part_from(self.handle.id, incoming.conn, vec![first::encode(&FirstBytes::Reject(reject)).into()]);
             }
         }
     }
@@ -360,7 +353,7 @@ impl PeerTask {
         if prompt {
             self.driver.part(opening::part_promptly(conn, words));
         } else {
-            self.driver.part(opening::part_unless(self.removed.clone(), conn, words));
+            self.driver.part_from(self.handle.id, conn, words);
         }
     }
 

@@ -143,8 +143,10 @@ impl Driver {
         if let Some(old) = registry.roster.replaced_by(&incoming.hello.from) {
             self.event(PeerEvent::Replaced { old, new: id });
         }
-        let full = self.peers.load().len() >= LEASES_MAX && self.peer(id).is_none();
-        if full || registry.closed {
+        // Who leaves drains, so those that it has a session with may still come back to it.
+        let known = self.peer(id).is_some_and(|handle| !handle.peer.lock().has_ended());
+        let full = self.peers.load().len() >= LEASES_MAX || registry.closed;
+        if (full && !known) || self.stop.is_cancelled() {
             return Err((incoming.conn, acceptor::busy(self)));
         }
         let handle = self.peer_or_new(&registry, id);

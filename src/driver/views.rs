@@ -72,6 +72,7 @@ impl Driver {
 
     /// Takes nothing more for them and wakes whoever waits; the rest is their tasks' to do, which were rung.
     fn let_go(&self, registry: &Registry, left: &[MemberId]) {
+        left.iter().for_each(|id| self.partings.end(*id));
         for handle in left.iter().filter_map(|id| self.peer(*id)) {
             handle.intake.lock().close(Cause::Departed);
             handle.note_view(self.me(), registry.roster.seat(handle.id));

@@ -121,7 +121,7 @@ impl Messenger {
     }
 
     /// What is below.
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn driver(&self) -> &Arc<Driver> {
         &self.inner.shared.driver
     }

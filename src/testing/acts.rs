@@ -305,7 +305,7 @@ impl World {
         if fault != Fault::WallClock {
             self.disturb(process);
         }
-        self.say(|| format!("{fault:?} of P{}, until {until:?}", process.0));
+        self.say(|| format!("{fault:?} of P{}, for {time:?} if it passes", process.0));
         self.hit(fault);
     }
 

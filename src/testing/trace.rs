@@ -31,6 +31,7 @@ impl Trace {
 
     pub(super) fn say(&mut self, at: Duration, text: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {
+            tracing::trace!("{:.3} {}", at.as_secs_f64(), "world");
             lines.push(format!("{:10.6} {}", at.as_secs_f64(), text()));
         }
     }

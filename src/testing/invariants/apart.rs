@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Event, Facts, Invariant};
+use crate::limits::CHUNK_BYTES;
 use crate::testing::ledger::{Sent, Tag, Way};
 use crate::wire::Class;
 
@@ -38,7 +39,15 @@ impl Invariant for Apart {
         match event {
             Event::Sent { tag } => {
                 let sent = facts.ledger.get(*tag);
-                let watched = |sent: &&Sent| sent.class == Class::Urgent && sent.way == Way::Ordered;
+                // A large message waits for memory at its receiver, and what is behind it on its stream for it.
+                let before = |sent: &Sent| {
+                    let key = |sent: &Sent| (sent.from, sent.to, sent.class as u8, sent.open);
+                    let mut pending = facts.ledger.pending().iter().filter_map(|tag| facts.ledger.get(*tag));
+                    pending.any(|other| key(other) == key(sent) && other.bytes > CHUNK_BYTES)
+                };
+                let watched = |sent: &&Sent| {
+                    sent.class == Class::Urgent && sent.way == Way::Ordered && !before(sent)
+                };
                 if sent.filter(watched).is_some_and(|sent| Self::is_sound(facts, sent)) {
                     self.0.push(*tag);
                 }

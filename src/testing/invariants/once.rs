@@ -14,9 +14,13 @@ impl Invariant for Once {
         let Event::Delivered { process, from, tag: Some(tag), before } = event else { return Ok(()) };
         let Some(sent) = facts.ledger.get(*tag) else { return Err(format!("{tag:?} was never sent")) };
         let here = facts.of(*process).map_or(&[][..], |process| &process.ids);
-        if sent.from != *from || !here.contains(&sent.to) {
-            let (from, to) = (facts.name(sent.from), facts.name(sent.to));
-            return Err(format!("{tag:?} went from {from} to {to} and came to P{}", process.0));
+        // Who waits for room may have become another member meanwhile.
+        let sender = facts.of(sent.by).map_or(&[][..], |process| &process.ids);
+        let fits = sent.from == *from || (sent.way == Way::Waited && sender.contains(from));
+        if !fits || !here.contains(&sent.to) {
+            let (by, to, at) = (facts.name(sent.from), facts.name(sent.to), process.0);
+            let from = facts.name(*from);
+            return Err(format!("{tag:?} went from {by} to {to} and came to P{at} as of {from}"));
         }
         if sent.times > 1 {
             return Err(format!("{tag:?} came {} times to P{}", sent.times, process.0));

@@ -24,7 +24,7 @@ impl Connection {
                 self.ends[side].reset.get_or_insert(now);
             }
         }
-        self.deaf_since.iter_mut().for_each(|since| drop(since.get_or_insert(now)));
+        self.deaf_since.iter_mut().filter(|since| since.is_none()).for_each(|since| *since = Some(now));
         self.pipes.iter_mut().for_each(super::Pipe::wake);
     }
 }

@@ -412,11 +412,13 @@ impl State {
             deaf_since: [None; 2],
         };
         self.conns.insert(id, conn);
+        tracing::trace!(conn = id.0, from = from.0, to = process.0, "established");
         Ok(id)
     }
 
     fn close(&mut self, id: ConnId, side: usize, abort: bool) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        tracing::trace!(conn = id.0, side, abort, "closed");
         conn.ends[side].closed = true;
         conn.pipes[side].ended = true;
         if abort && !conn.pipes[side].lost {

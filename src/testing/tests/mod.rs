@@ -1,5 +1,7 @@
 //! A few worlds in the suite; many by `karere sim`.
 
+mod found;
+
 use super::{replay, simulate};
 
 #[test]
