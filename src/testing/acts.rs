@@ -10,6 +10,7 @@ use super::ledger::{self, BODY_BYTES_MIN, Sent, Tag, Way};
 use super::net::{ConnId, ProcessId, Told};
 use super::process::{Answer, Ask, MEMBERS, Manner, Note, OPEN, Process};
 use super::world::{World, address};
+use crate::driver::clock;
 use crate::member::{MemberId, Views};
 use crate::wire::Class;
 use crate::{Raw, RequestError};
@@ -82,7 +83,7 @@ impl World {
     fn burst(&mut self, process: ProcessId) {
         let Some(to) = self.recipient(process) else { return };
         let (class, open) = (self.class(), self.is_open());
-        for _ in 0..self.chance.u32(1..=8) {
+        for _ in 0..self.chance.u32(1..=12) {
             let bytes = self.size();
             self.send(process, to, class, open, bytes);
         }
@@ -324,8 +325,11 @@ impl World {
         let messenger = one.messenger.clone();
         // The one who ends it is not one of its own tasks, which end with it.
         drop(tokio::spawn(one.host.gate_of().hold(async move {
+            let began = clock::now();
             messenger.leave(time).await;
-            notes.add(Note::Left { process });
+            // `leave` closes when its time is over.
+            let in_order = clock::now().duration_since(began) + Duration::from_millis(20) < time;
+            notes.add(Note::Left { process, in_order });
         })));
     }
 

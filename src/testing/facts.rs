@@ -32,6 +32,8 @@ pub(super) enum Event {
     /// Somebody waits: for room, a reply, an answer to a probe.
     WaitBegan { wait: u64, process: ProcessId, on: MemberId, until: Instant, what: &'static str },
     WaitEnded { wait: u64 },
+    /// It has left: in order, or because its time was over.
+    Left { process: ProcessId, in_order: bool },
     /// A look at the figures of a process.
     Looked { process: ProcessId, stats: Box<Stats> },
     /// Time has passed; comes some times a second.

@@ -72,6 +72,10 @@ impl Ledger {
         Tag(self.sent.len() as u64)
     }
 
+    pub(super) const fn len(&self) -> usize {
+        self.sent.len()
+    }
+
     pub(super) fn add(&mut self, sent: Sent) {
         if sent.receipt.is_some() {
             self.pending.push(self.next());

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::net::Weather;
 use crate::{Limits, Timeouts, Views};
 
+/// Messages that are sent at least while things go wrong; if need be, that lasts longer.
+pub(super) const MESSAGES_MIN: usize = 1_000;
 /// How long things go wrong.
 pub(super) const CHAOS: Duration = Duration::from_secs(42);
 /// After the last fault all must be at rest within this: a silent link is found out, dials come at their longest waits,
@@ -72,7 +74,7 @@ impl Plan {
             },
             timeouts,
             limits,
-            pause: millis(chance.u64(40..=80)),
+            pause: millis(chance.u64(30..=60)),
             faults: chance.u32(4..=14),
             stagger: millis([200, 1500, 4000][pick(chance)]),
         }

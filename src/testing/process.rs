@@ -43,7 +43,7 @@ pub(super) enum Note {
     Delivered { process: ProcessId, from: MemberId, body: Bytes },
     Heard { process: ProcessId, event: PeerEvent },
     WaitEnded { wait: u64, wrong: Option<String> },
-    Left { process: ProcessId },
+    Left { process: ProcessId, in_order: bool },
 }
 
 /// See [`Note`].

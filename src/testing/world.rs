@@ -11,7 +11,7 @@ use super::invariants::{self, Invariant};
 use super::later::{Later, Queue};
 use super::ledger::{self, Ledger, Tag};
 use super::net::{Network, ProcessId};
-use super::plan::{CALM, CHAOS, LEAST, Plan};
+use super::plan::{CALM, CHAOS, LEAST, MESSAGES_MIN, Plan};
 use super::process::{Manner, Note, Notes, Process};
 use super::trace::Trace;
 use super::views::{Change, Oracle};
@@ -47,7 +47,7 @@ pub(super) async fn run(seed: u64, trace: Trace) -> (Outcome, Coverage, Trace) {
     world.live().await;
     world.outcome.virtual_time = world.facts.time();
     world.outcome.members = world.facts.processes.len();
-    world.outcome.messages = world.facts.ledger.all().count() as u64;
+    world.outcome.messages = world.facts.ledger.len() as u64;
     world.outcome.digest = world.trace.digest();
     (world.outcome, world.coverage, world.trace)
 }
@@ -93,7 +93,10 @@ impl World {
             self.begin(address(at)).await;
         }
         let end = self.facts.began + CHAOS;
-        while self.facts.now < end && self.goes_on() {
+        // Also in a quiet world enough is sent.
+        let wanted = |world: &Self| world.facts.ledger.len() < MESSAGES_MIN;
+        let most = self.facts.began + 3 * CHAOS;
+        while (self.facts.now < end || (wanted(self) && self.facts.now < most)) && self.goes_on() {
             let pause = self.facts.plan.pause.as_micros() as u64;
             let until = self.facts.now + Duration::from_micros(self.chance.u64(..=2 * pause));
             self.pass(until).await;
@@ -150,7 +153,8 @@ impl World {
                         self.violated("answers fit", wrong);
                     }
                 }
-                Note::Left { process } => {
+                Note::Left { process, in_order } => {
+                    self.observe(Event::Left { process, in_order });
                     let again = self.facts.now + self.millis(0, 2_000);
                     self.end(process, false);
                     if let Some(facts) = self.facts.of(process) {

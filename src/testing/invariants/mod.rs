@@ -4,6 +4,7 @@ mod apart;
 mod arrives;
 mod books;
 mod bounded;
+mod drains;
 mod hung;
 mod let_in;
 mod members_only;
@@ -41,6 +42,7 @@ pub(super) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(members_only::MembersOnly),
         Box::new(let_in::LetIn),
         Box::new(woken::Woken::default()),
+        Box::new(drains::Drains),
         Box::new(sound::Sound),
         Box::new(over::Over),
     ]
