@@ -7,7 +7,7 @@ use super::facts::Event;
 use super::faults::Fault;
 use super::later::Later;
 use super::ledger::{self, BODY_BYTES_MIN, Sent, Tag, Way};
-use super::net::{ConnId, ProcessId, Told};
+use super::net::{ConnId, ProcessId, Seen, Told};
 use super::process::{Answer, Ask, MEMBERS, Manner, Note, OPEN, Process};
 use super::world::{World, address};
 use crate::driver::clock;
@@ -256,7 +256,12 @@ impl World {
         if fault.is_of_link() {
             return self.fail_link(fault);
         }
-        let Some(process) = self.any_running() else { return };
+        if let Some(process) = self.any_running() {
+            self.fail_process(fault, process).await;
+        }
+    }
+
+    async fn fail_process(&mut self, fault: Fault, process: ProcessId) {
         self.count_all(fault, process);
         let time = self.millis(100, 8_000);
         let until = self.facts.now + time;
@@ -334,13 +339,75 @@ impl World {
     }
 
     fn fail_link(&mut self, fault: Fault) {
-        let open = self.facts.network.seen();
-        let alive = |process: ProcessId| self.process(process).is_some();
-        let open: Vec<_> = open
-            .into_iter()
-            .filter(|seen| seen.held_since.iter().all(Option::is_some) && seen.ends.iter().all(|end| alive(*end)))
-            .collect();
+        let open = self.links();
         let Some(seen) = self.chance.choice(open) else { return };
+        let [dialler, acceptor] = seen.ends;
+        if self.chance.u8(..3) == 0 {
+            let at = self.facts.now + self.millis(0, 200);
+            self.later.add(at, Later::Again(dialler, acceptor));
+        }
+        self.fail_this(fault, seen);
+    }
+
+    /// What failed a moment ago is being mended, and that fails as well.
+    pub(super) async fn fail_again(&mut self, one: ProcessId, other: ProcessId) {
+        let pair = [one, other];
+        let runs = |id: ProcessId| {
+            self.facts.of(id).is_some_and(|facts| facts.runs_since().is_some() && !facts.leaving)
+        };
+        if self.is_calm || !runs(one) || !runs(other) {
+            return;
+        }
+        if self.chance.u8(..3) == 0 {
+            let fault = Fault::choose(&mut self.chance);
+            if !fault.is_of_link() {
+                return self.fail_process(fault, one).await;
+            }
+        }
+        let fault = loop {
+            let fault = Fault::choose(&mut self.chance);
+            if fault.is_of_link() {
+                break fault;
+            }
+        };
+        let between = |seen: &Seen| pair.contains(&seen.ends[0]) && pair.contains(&seen.ends[1]);
+        let newest = self.links().into_iter().filter(between).next_back();
+        match newest {
+            Some(seen) => self.fail_this(fault, seen),
+            // Nothing but the road can fail.
+            None if matches!(fault, Fault::Partition | Fault::OneWayPartition) => {
+                self.count_pair(fault, one, other);
+                self.count_pair(fault, other, one);
+                self.block_road(fault, pair);
+                self.hit(fault);
+            }
+            None => {}
+        }
+    }
+
+    /// Connections of which both ends are held by somebody who is there.
+    fn links(&self) -> Vec<Seen> {
+        let alive = |process: ProcessId| self.process(process).is_some();
+        let is_link = |seen: &Seen| {
+            seen.held_since.iter().all(Option::is_some) && seen.ends.iter().all(|end| alive(*end))
+        };
+        self.facts.network.seen().into_iter().filter(is_link).collect()
+    }
+
+    fn block_road(&mut self, fault: Fault, ends: [ProcessId; 2]) {
+        let until = self.facts.now + self.millis(100, 9_000);
+        let side = self.chance.usize(..2);
+        let Some([one, other]) = self.addresses(ends) else { return };
+        let both = [(one, other), (other, one)];
+        let which = if fault == Fault::Partition { &both[..] } else { &both[side..=side] };
+        for (from, to) in which {
+            self.facts.network.block(*from, *to);
+            self.later.add(until, Later::Free(*from, *to));
+        }
+        self.facts.note_disturbed(one, other);
+    }
+
+    fn fail_this(&mut self, fault: Fault, seen: Seen) {
         let [dialler, acceptor] = seen.ends;
         self.count_pair(fault, dialler, acceptor);
         self.count_pair(fault, acceptor, dialler);
@@ -354,7 +421,6 @@ impl World {
         let bytes = if self.chance.bool() { self.chance.u64(..2_000) } else { self.chance.u64(..200_000) };
         let told = [Told::Both, Told::Only(0), Told::Only(1), Told::Nobody];
         let told = self.chance.choice(told).unwrap_or(Told::Both);
-        let until = self.facts.now + self.millis(100, 9_000);
         let slow = self.chance.u64(20_000..400_000);
         let Some([one, other]) = self.addresses(ends) else { return };
         let network = Arc::clone(&self.facts.network);
@@ -369,14 +435,7 @@ impl World {
                 network.bend_after(conn, side, bytes);
             }
             Fault::Slow => network.slow_down(conn, slow),
-            Fault::Partition | Fault::OneWayPartition => {
-                let both = [(one, other), (other, one)];
-                let which = if fault == Fault::Partition { &both[..] } else { &both[side..=side] };
-                for (from, to) in which {
-                    network.block(*from, *to);
-                    self.later.add(until, Later::Free(*from, *to));
-                }
-            }
+            Fault::Partition | Fault::OneWayPartition => self.block_road(fault, ends),
             _ => {}
         }
         self.facts.note_disturbed(one, other);

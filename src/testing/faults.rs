@@ -76,8 +76,7 @@ impl Fault {
             Self::Reset | Self::Cut | Self::HalfOpen | Self::Silence | Self::OneWay => 6,
             Self::Partition | Self::OneWayPartition | Self::HungHandlers | Self::SlowHandlers => 4,
             Self::Bend | Self::Slow | Self::Freeze | Self::NoDescriptors | Self::Remove => 3,
-            Self::Kill | Self::PowerLoss | Self::WallClock | Self::AllClocks | Self::Leave => 2,
-            Self::Swap => 1,
+            Self::Kill | Self::PowerLoss | Self::WallClock | Self::AllClocks | Self::Leave | Self::Swap => 2,
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) enum Later {
     Free(SocketAddr, SocketAddr),
     Descriptors(ProcessId),
     Prompt(ProcessId),
+    /// Something fails between these two once more, while they are mending what failed before.
+    Again(ProcessId, ProcessId),
     /// A contact is let go.
     Release(ProcessId),
 }

@@ -63,6 +63,7 @@ impl Plan {
         let delays = [1, 10, 40];
         let jitters = [0, 5, 60];
         let rates = [2_000_000, 20_000_000, 200_000_000];
+        let windows = [16 * 1024, 64 * 1024, 256 * 1024];
         let pick = |chance: &mut fastrand::Rng| chance.usize(..3);
         Self {
             members: chance.usize(5..=7),
@@ -71,6 +72,7 @@ impl Plan {
                 delay_max: millis(delays[pick(chance)]),
                 jitter_max: millis(jitters[pick(chance)]),
                 bytes_per_second: rates[pick(chance)],
+                window_bytes: windows[pick(chance)],
             },
             timeouts,
             limits,

@@ -111,7 +111,12 @@ impl Oracle {
         }
         let own = self.own.entry(process).or_default();
         match change {
-            Change::Add(_, member) if own.gone.contains(&member.id) => return None,
+            // Old word of somebody who is gone, which came late.
+            Change::Add(_, member)
+                if own.gone.contains(&member.id) || !self.members.contains_key(&member.id) =>
+            {
+                return None;
+            }
             Change::Add(_, member) => drop(own.members.insert(member.id, member)),
             Change::Remove(gone) => {
                 own.gone.insert(gone);

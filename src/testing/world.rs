@@ -33,6 +33,8 @@ pub(super) struct World {
     pub(super) oracle: Oracle,
     pub(super) notes: Arc<Notes>,
     pub(super) waits: u64,
+    /// Nothing fails any more.
+    pub(super) is_calm: bool,
     pub(super) outcome: Outcome,
     pub(super) coverage: Coverage,
     invariants: Vec<Box<dyn Invariant>>,
@@ -78,6 +80,7 @@ impl World {
             oracle,
             notes: Arc::default(),
             waits: 0,
+            is_calm: false,
             outcome: Outcome { seed, ..Outcome::default() },
             coverage: Coverage::default(),
             invariants: invariants::all(),
@@ -155,6 +158,9 @@ impl World {
                 }
                 Note::Left { process, in_order } => {
                     self.observe(Event::Left { process, in_order });
+                    if self.process(process).is_none() {
+                        continue;
+                    }
                     let again = self.facts.now + self.millis(0, 2_000);
                     self.end(process, false);
                     if let Some(facts) = self.facts.of(process) {
@@ -331,6 +337,7 @@ impl World {
                 self.facts.of_mut(process).into_iter().for_each(|facts| facts.prompt = true);
                 self.disturb(process);
             }
+            Later::Again(one, other) => self.fail_again(one, other).await,
             Later::Release(process) => {
                 let released = self.process(process).and_then(|one| one.contacts.lock().pop());
                 drop(released);
@@ -437,6 +444,7 @@ impl World {
         if !self.goes_on() {
             return;
         }
+        self.is_calm = true;
         self.facts.network.free_all();
         for at in 0..self.processes.len() {
             let id = ProcessId(at);

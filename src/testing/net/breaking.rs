@@ -76,13 +76,15 @@ impl Network {
         self.freed.notify_waiters();
     }
 
-    /// Every road is free; connections that are broken stay so.
+    /// Every road is free and as fast as it was; connections that are broken stay so.
     pub(in crate::testing) fn free_all(&self) {
         let mut state = self.state.lock();
         state.blocked.clear();
         state.machines.values_mut().for_each(|machine| machine.no_descriptors = false);
+        let rate = state.weather.bytes_per_second;
         for conn in state.conns.values_mut() {
             (conn.cut, conn.bend) = (None, None);
+            conn.pipes.iter_mut().for_each(|pipe| pipe.slow_down(rate));
         }
         drop(state);
         self.settle_roads();

@@ -48,6 +48,8 @@ pub(super) struct Weather {
     /// What is added to some segments, at most.
     pub(super) jitter_max: Duration,
     pub(super) bytes_per_second: u64,
+    /// What is under way in one direction of a connection at most, and in the kernels of both sides.
+    pub(super) window_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -400,7 +402,8 @@ impl State {
         if let Some(acceptor) = machine.acceptor.take() {
             acceptor.wake();
         }
-        let road = Road { delay, bytes_per_second: self.weather.bytes_per_second };
+        let Weather { bytes_per_second, window_bytes, .. } = self.weather;
+        let road = Road { delay, bytes_per_second, window_bytes };
         let end = |process| End { process, reset: None, closed: false };
         let conn = Connection {
             ends: [end(from), end(*process)],

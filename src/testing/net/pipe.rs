@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// What the kernels of both sides hold together.
-pub(super) const WINDOW_BYTES: usize = 256 * 1024;
-
 /// How fast bytes go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Road {
     pub(super) delay: Duration,
     pub(super) bytes_per_second: u64,
+    /// What the kernels of both sides hold together.
+    pub(super) window_bytes: usize,
 }
 
 /// See the module's text.
@@ -57,7 +56,7 @@ impl Pipe {
     }
 
     pub(super) fn room(&self) -> usize {
-        WINDOW_BYTES.saturating_sub(self.held)
+        self.road.window_bytes.saturating_sub(self.held)
     }
 
     /// Puts bytes on their way; there is room for them.

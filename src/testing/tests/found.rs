@@ -23,7 +23,12 @@ struct Small {
 impl Small {
     async fn new(count: usize, views: Views) -> Self {
         let millis = Duration::from_millis;
-        let weather = Weather { delay_max: millis(1), jitter_max: Duration::ZERO, bytes_per_second: 100_000_000 };
+        let weather = Weather {
+            delay_max: millis(1),
+            jitter_max: Duration::ZERO,
+            bytes_per_second: 100_000_000,
+            window_bytes: 256 * 1024,
+        };
         let plan = Plan {
             members: count,
             views,
