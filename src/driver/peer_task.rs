@@ -148,7 +148,11 @@ impl PeerTask {
             }
             Err(reject) => {
                 self.driver.count_refusal(&format_args!("{:?}: {}", reject.code, reject.text));
-                self.driver.part_from(self.handle.id, incoming.conn, vec![first::encode(&FirstBytes::Reject(reject)).into()]);
+                self.driver.part_from(
+                    self.handle.id,
+                    incoming.conn,
+                    vec![first::encode(&FirstBytes::Reject(reject)).into()],
+                );
             }
         }
     }

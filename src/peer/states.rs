@@ -109,9 +109,8 @@ impl Peer {
             (Doing::Stranger, standing == Standing::Stranger),
             (Doing::Removed, standing == Standing::Removed),
         ];
-        let holds = move |doing: &Doing| {
-            holds(doing) || states.iter().any(|(other, holds)| other == doing && *holds)
-        };
+        let holds =
+            move |doing: &Doing| holds(doing) || states.iter().any(|(other, holds)| other == doing && *holds);
         Doing::ALL.into_iter().filter(holds)
     }
 }

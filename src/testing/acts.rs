@@ -89,7 +89,14 @@ impl World {
         }
     }
 
-    fn send(&mut self, process: ProcessId, to: MemberId, class: Class, open: bool, bytes: usize) -> Option<Tag> {
+    fn send(
+        &mut self,
+        process: ProcessId,
+        to: MemberId,
+        class: Class,
+        open: bool,
+        bytes: usize,
+    ) -> Option<Tag> {
         let perishes = self.chance.u8(..12) == 0;
         let life = self.millis(1, 4_000);
         let key = self.chance.u64(..3);
@@ -105,9 +112,8 @@ impl World {
         };
         let receipt = Some(receipt.ok()?);
         let at = self.facts.now;
-        let sent = Sent {
-            by: process, from, to, class, open, way, bytes, at, receipt, ending: None, times: 0,
-        };
+        let sent =
+            Sent { by: process, from, to, class, open, way, bytes, at, receipt, ending: None, times: 0 };
         self.facts.ledger.add(sent);
         self.observe(Event::Sent { tag });
         Some(tag)
@@ -133,7 +139,17 @@ impl World {
                 Ok(receipt) => {
                     let (way, receipt) = (Way::Ordered, Some(receipt));
                     let sent = Sent {
-                        by: process, from, to, class, open, way, bytes: 50, at, receipt, ending: None, times: 0,
+                        by: process,
+                        from,
+                        to,
+                        class,
+                        open,
+                        way,
+                        bytes: 50,
+                        at,
+                        receipt,
+                        ending: None,
+                        times: 0,
                     };
                     self.facts.ledger.add(sent);
                     tags.push(tag);
@@ -163,7 +179,17 @@ impl World {
         let Some(from) = self.process(process).map(Process::me) else { return };
         let at = self.facts.now;
         let sent = Sent {
-            by: process, from, to, class, open, way: Way::Waited, bytes, at, receipt: None, ending: None, times: 0,
+            by: process,
+            from,
+            to,
+            class,
+            open,
+            way: Way::Waited,
+            bytes,
+            at,
+            receipt: None,
+            ending: None,
+            times: 0,
         };
         self.facts.ledger.add(sent);
         self.observe(Event::Sent { tag });
@@ -219,7 +245,17 @@ impl World {
             let (from, at) = (one.me(), self.facts.now);
             if one.messenger.class(class).datagram(&raw, [to], life).is_ok_and(|said| said.handed_over == 1) {
                 let sent = Sent {
-                    by: process, from, to, class, open, way: Way::Datagram, bytes, at, receipt: None, ending: None, times: 0,
+                    by: process,
+                    from,
+                    to,
+                    class,
+                    open,
+                    way: Way::Datagram,
+                    bytes,
+                    at,
+                    receipt: None,
+                    ending: None,
+                    times: 0,
                 };
                 self.facts.ledger.add(sent);
                 self.observe(Event::Sent { tag });
@@ -324,6 +360,8 @@ impl World {
 
     fn leave(&mut self, process: ProcessId) {
         let time = self.millis(500, 6_000);
+        // What ended before ended for another reason.
+        self.look_at_receipts();
         self.facts.of_mut(process).into_iter().for_each(|facts| facts.leaving = true);
         let notes = Arc::clone(&self.notes);
         let Some(one) = self.process(process) else { return };

@@ -15,39 +15,82 @@ use crate::{PeerEvent, Stats, ViewId};
 /// Something happened.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    Sent { tag: Tag },
+    Sent {
+        tag: Tag,
+    },
     /// A handler was given a message; `tag`: `None` if its bytes are not those that were sent; `before`: the one that
     /// came before it on its stream.
-    Delivered { process: ProcessId, from: MemberId, tag: Option<Tag>, before: Option<Tag> },
+    Delivered {
+        process: ProcessId,
+        from: MemberId,
+        tag: Option<Tag>,
+        before: Option<Tag>,
+    },
     /// A receipt told the end of a message.
-    Ended { tag: Tag, ending: Ending },
+    Ended {
+        tag: Tag,
+        ending: Ending,
+    },
     /// A process has installed a view, and who left by that.
-    Installed { process: ProcessId, left: Vec<MemberId> },
+    Installed {
+        process: ProcessId,
+        left: Vec<MemberId>,
+    },
     /// It is another member from now on.
-    Reincarnated { process: ProcessId, was: MemberId },
-    Began { process: ProcessId },
-    Killed { process: ProcessId },
+    Reincarnated {
+        process: ProcessId,
+        was: MemberId,
+    },
+    Began {
+        process: ProcessId,
+    },
+    Killed {
+        process: ProcessId,
+    },
     Fault(Fault),
-    Heard { process: ProcessId, event: PeerEvent },
+    Heard {
+        process: ProcessId,
+        event: PeerEvent,
+    },
     /// Somebody waits: for room, a reply, an answer to a probe.
-    WaitBegan { wait: u64, process: ProcessId, on: MemberId, until: Instant, what: &'static str },
-    WaitEnded { wait: u64 },
+    WaitBegan {
+        wait: u64,
+        process: ProcessId,
+        on: MemberId,
+        until: Instant,
+        what: &'static str,
+    },
+    WaitEnded {
+        wait: u64,
+    },
     /// It has left: in order, or because its time was over.
-    Left { process: ProcessId, in_order: bool },
+    Left {
+        process: ProcessId,
+        in_order: bool,
+    },
     /// A look at the figures of a process.
-    Looked { process: ProcessId, stats: Box<Stats> },
+    Looked {
+        process: ProcessId,
+        stats: Box<Stats>,
+    },
     /// Time has passed; comes some times a second.
     Tick,
     /// A panic anywhere.
-    Panicked { text: String },
+    Panicked {
+        text: String,
+    },
     /// Nothing fails from now on.
     Calm,
     /// Everything has had its time, and is at rest or never will be.
     Rest,
     /// The last messages, from each to each, have had their time.
-    Last { tags: Vec<Tag> },
+    Last {
+        tags: Vec<Tag>,
+    },
     /// All processes have closed.
-    Closed { tasks: usize },
+    Closed {
+        tasks: usize,
+    },
 }
 
 /// One run of one process.

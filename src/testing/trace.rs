@@ -72,7 +72,9 @@ fn describe(facts: &Facts, event: &Event) -> String {
         Event::Delivered { process, from, tag, .. } => {
             format!("P{} handles {tag:?} of {}", process.0, name(*from))
         }
-        Event::Heard { process, event } => format!("P{} hears of {}: {event:?}", process.0, name(event.peer())),
+        Event::Heard { process, event } => {
+            format!("P{} hears of {}: {event:?}", process.0, name(event.peer()))
+        }
         Event::Installed { process, left } => {
             let view = facts.of(*process).map(|facts| (facts.view_id, facts.view.clone()));
             let (id, members) = view.unwrap_or_default();

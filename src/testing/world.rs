@@ -177,9 +177,7 @@ impl World {
     fn look(&mut self) {
         self.looked = self.facts.now;
         self.looks += 1;
-        for (tag, ending) in self.facts.ledger.look() {
-            self.observe(Event::Ended { tag, ending });
-        }
+        self.look_at_receipts();
         // Figures of one process in each look: they cost most.
         let running: Vec<_> = self.facts.running().map(|(process, _)| process).collect();
         if let Some(process) = self.looks.checked_rem(running.len()).and_then(|at| running.get(at)).copied()
@@ -189,6 +187,12 @@ impl World {
             self.observe(Event::Looked { process, stats });
         }
         self.observe(Event::Tick);
+    }
+
+    pub(super) fn look_at_receipts(&mut self) {
+        for (tag, ending) in self.facts.ledger.look() {
+            self.observe(Event::Ended { tag, ending });
+        }
     }
 
     pub(super) fn observe(&mut self, event: Event) {

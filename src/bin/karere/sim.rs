@@ -81,7 +81,8 @@ fn replay(seed: u64, json: bool) -> Result<(), Failure> {
     let (outcome, lines) = testing::replay(seed);
     lines.iter().for_each(|line| println!("{line}"));
     if json {
-        let violation = outcome.violation.as_ref().map(|one| json!({"invariant": one.invariant, "text": one.text}));
+        let violation =
+            outcome.violation.as_ref().map(|one| json!({"invariant": one.invariant, "text": one.text}));
         println!(
             "{}",
             json!({"seed": seed, "messages": outcome.messages, "digest": format!("{:016x}", outcome.digest),

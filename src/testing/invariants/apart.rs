@@ -45,9 +45,8 @@ impl Invariant for Apart {
                     let mut pending = facts.ledger.pending().iter().filter_map(|tag| facts.ledger.get(*tag));
                     pending.any(|other| key(other) == key(sent) && other.bytes > CHUNK_BYTES)
                 };
-                let watched = |sent: &&Sent| {
-                    sent.class == Class::Urgent && sent.way == Way::Ordered && !before(sent)
-                };
+                let watched =
+                    |sent: &&Sent| sent.class == Class::Urgent && sent.way == Way::Ordered && !before(sent);
                 if sent.filter(watched).is_some_and(|sent| Self::is_sound(facts, sent)) {
                     self.0.push(*tag);
                 }

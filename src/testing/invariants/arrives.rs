@@ -23,7 +23,10 @@ impl Invariant for Arrives {
                         format!("{from} to {to}, {:?}, sent {age:?} ago", sent.class)
                     });
                     let count = facts.ledger.pending().len();
-                    Err(format!("{count} messages never ended, the first {tag:?}: {}", of.unwrap_or_default()))
+                    Err(format!(
+                        "{count} messages never ended, the first {tag:?}: {}",
+                        of.unwrap_or_default()
+                    ))
                 }
             },
             Event::Last { tags } => tags.iter().try_for_each(|tag| match facts.ledger.get(*tag) {

@@ -15,7 +15,11 @@ impl Invariant for Bounded {
         let limits = &facts.plan.limits;
         let at_most = |what: &str, bytes: u64, most: u64| {
             let at = process.0;
-            if bytes > most { Err(format!("P{at}: {what} holds {bytes} bytes, at most {most}")) } else { Ok(()) }
+            if bytes > most {
+                Err(format!("P{at}: {what} holds {bytes} bytes, at most {most}"))
+            } else {
+                Ok(())
+            }
         };
         let replies = REPLY_RESERVE_BYTES as u64;
         for peer in &stats.peers {

@@ -19,7 +19,8 @@ impl Invariant for Drains {
             sent.by == *process && facts.is_alive(sent.to) && lost.is_some_and(|lost| closed.contains(&lost))
         };
         // What ended before the last look ended for another reason than this.
-        let mut pending = facts.ledger.pending().iter().filter_map(|tag| Some((*tag, facts.ledger.get(*tag)?)));
+        let mut pending =
+            facts.ledger.pending().iter().filter_map(|tag| Some((*tag, facts.ledger.get(*tag)?)));
         match pending.find(cut) {
             Some((tag, sent)) => {
                 let to = facts.name(sent.to);

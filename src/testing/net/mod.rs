@@ -135,11 +135,7 @@ impl Network {
             bent: 0,
             cut: 0,
         };
-        Arc::new(Self {
-            state: Mutex::new(state),
-            freed: Notify::new(),
-            began: tokio::time::Instant::now(),
-        })
+        Arc::new(Self { state: Mutex::new(state), freed: Notify::new(), began: tokio::time::Instant::now() })
     }
 
     /// A process begins at an address; whoever was there before is gone.
@@ -150,7 +146,8 @@ impl Network {
 
     fn listen(&self, process: ProcessId, address: SocketAddr) -> io::Result<()> {
         let mut state = self.state.lock();
-        let taken = state.machines.values().any(|one| one.listens && !one.gone && one.address == Some(address));
+        let taken =
+            state.machines.values().any(|one| one.listens && !one.gone && one.address == Some(address));
         if taken {
             return Err(io::ErrorKind::AddrInUse.into());
         }
@@ -223,13 +220,7 @@ impl Network {
         Poll::Ready(Ok((Box::new(Socket::new(Arc::clone(self), conn, 1)), from)))
     }
 
-    fn read(
-        &self,
-        conn: ConnId,
-        side: usize,
-        waker: &Waker,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn read(&self, conn: ConnId, side: usize, waker: &Waker, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let now = clock::now();
         let mut state = self.state.lock();
         let Some(conn) = state.conns.get_mut(&conn) else {
@@ -390,7 +381,8 @@ impl State {
     }
 
     fn establish(&mut self, from: ProcessId, to: SocketAddr, delay: Duration) -> io::Result<ConnId> {
-        let there = |(_, one): &(&ProcessId, &mut Machine)| one.listens && !one.gone && one.address == Some(to);
+        let there =
+            |(_, one): &(&ProcessId, &mut Machine)| one.listens && !one.gone && one.address == Some(to);
         let found = self.machines.iter_mut().find(there);
         let Some((process, machine)) = found else { return Err(io::ErrorKind::ConnectionRefused.into()) };
         if machine.backlog.len() >= BACKLOG_MAX {
