@@ -11,8 +11,12 @@
 mod cluster;
 #[path = "lab/ends.rs"]
 mod ends;
+#[path = "lab/holes.rs"]
+mod holes;
 #[path = "lab/network.rs"]
 mod network;
+#[path = "lab/others.rs"]
+mod others;
 #[path = "lab/process.rs"]
 mod process;
 #[path = "lab/report.rs"]
@@ -25,8 +29,20 @@ mod worker;
 
 use report::{Fault, short};
 
-const FAULTS: [Fault; 3] =
-    [("kill and restart", ends::kill_and_restart), ("freeze", ends::freeze), ("doze", ends::doze)];
+const FAULTS: [Fault; 12] = [
+    ("kill and restart", ends::kill_and_restart),
+    ("freeze", ends::freeze),
+    ("doze", ends::doze),
+    ("reset", others::reset),
+    ("link down", holes::link_down),
+    ("black hole", holes::black_hole),
+    ("one way", holes::one_way),
+    ("flapping", holes::flapping),
+    ("removal", holes::removal),
+    ("moved address", others::moved_address),
+    ("narrow", others::narrow),
+    ("slow line", others::slow_line),
+];
 
 /// No test: the program that the tests start in other processes.
 #[test]
@@ -56,4 +72,49 @@ fn a_frozen_process_is_told_in_time_and_goes_on_where_it_was_when_it_thaws() {
 #[test]
 fn a_process_that_freezes_for_less_than_liveness_is_not_suspected() {
     short("doze", ends::doze);
+}
+
+#[test]
+fn a_connection_that_the_kernel_resets_in_mid_stream_loses_nothing() {
+    short("reset", others::reset);
+}
+
+#[test]
+fn a_link_that_goes_down_and_comes_back_loses_nothing() {
+    short("link down", holes::link_down);
+}
+
+#[test]
+fn a_black_hole_that_lifts_has_lost_nothing() {
+    short("black hole", holes::black_hole);
+}
+
+#[test]
+fn a_way_that_is_black_in_one_direction_is_noticed_and_loses_nothing() {
+    short("one way", holes::one_way);
+}
+
+#[test]
+fn a_route_that_comes_and_goes_loses_nothing() {
+    short("flapping", holes::flapping);
+}
+
+#[test]
+fn a_member_removed_behind_a_black_hole_leaves_no_socket_in_the_kernel_and_is_not_dialled() {
+    short("removal", holes::removal);
+}
+
+#[test]
+fn who_takes_over_an_address_gets_nothing_of_what_was_meant_for_another() {
+    short("moved address", others::moved_address);
+}
+
+#[test]
+fn a_way_that_takes_smaller_packets_from_now_on_keeps_its_link() {
+    short("narrow", others::narrow);
+}
+
+#[test]
+fn a_slow_full_line_is_no_dead_one_and_urgent_comes_first() {
+    short("slow line", others::slow_line);
 }

@@ -30,7 +30,9 @@ impl Cluster {
     /// Members that reach each other by loopback: what needs no root.
     pub(crate) fn on_loopback(members: usize, form: Form) -> Self {
         let mut this = Self::new(None, form);
-        (0..members).for_each(|_| drop(this.add("127.0.0.1:0", None)));
+        (0..members).for_each(|_| {
+            this.add("127.0.0.1:0", None);
+        });
         this.meet(members);
         this
     }
@@ -50,7 +52,9 @@ impl Cluster {
         let network = Network::new(members + more_hosts)?;
         let mut this = Self::new(Some(network), form);
         change(&mut this.job);
-        (0..members).for_each(|at| drop(this.add_at(at, at)));
+        (0..members).for_each(|at| {
+            this.add_at(at, at);
+        });
         this.meet(members);
         Ok(this)
     }

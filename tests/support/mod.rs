@@ -167,6 +167,12 @@ impl Karere {
         self.stdin = None;
     }
 
+    /// The id of its process.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let order = format!("kill -{name} {}", self.child.id());
