@@ -21,6 +21,10 @@ mod others;
 mod process;
 #[path = "lab/report.rs"]
 mod report;
+#[path = "lab/ring.rs"]
+mod ring;
+#[path = "lab/shortage.rs"]
+mod shortage;
 mod support;
 #[path = "../examples/shared/traffic.rs"]
 mod traffic;
@@ -29,7 +33,7 @@ mod worker;
 
 use report::{Fault, short};
 
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 15] = [
     ("kill and restart", ends::kill_and_restart),
     ("freeze", ends::freeze),
     ("doze", ends::doze),
@@ -42,6 +46,9 @@ const FAULTS: [Fault; 12] = [
     ("moved address", others::moved_address),
     ("narrow", others::narrow),
     ("slow line", others::slow_line),
+    ("full disk", shortage::full_disk),
+    ("descriptors", shortage::descriptors),
+    ("ring", ring::ring),
 ];
 
 /// No test: the program that the tests start in other processes.
@@ -50,6 +57,17 @@ fn worker() {
     let Ok(job) = std::env::var(worker::JOB) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(worker::run(serde_json::from_str(&job).unwrap()));
+    std::process::exit(0);
+}
+
+/// No test either: many members in one process.
+#[test]
+fn ring_of_members() {
+    let Ok(job) = std::env::var(ring::RING) else { return };
+    let (members, secs) = job.split_once(' ').unwrap();
+    let idle = std::time::Duration::from_secs(secs.parse().unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(ring::run(members.parse().unwrap(), idle));
     std::process::exit(0);
 }
 
@@ -117,4 +135,19 @@ fn a_way_that_takes_smaller_packets_from_now_on_keeps_its_link() {
 #[test]
 fn a_slow_full_line_is_no_dead_one_and_urgent_comes_first() {
     short("slow line", others::slow_line);
+}
+
+#[test]
+fn a_full_disk_is_told_to_the_sender_and_the_next_stream_arrives() {
+    short("full disk", shortage::full_disk);
+}
+
+#[test]
+fn without_descriptors_linked_members_notice_nothing_and_a_new_one_follows_when_there_are_some() {
+    short("descriptors", shortage::descriptors);
+}
+
+#[test]
+fn many_members_in_one_process_meet_their_neighbours_and_leave_nothing_behind() {
+    short("ring", ring::ring);
 }
