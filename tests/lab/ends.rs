@@ -13,8 +13,8 @@ pub(crate) fn kill_and_restart(form: Form) -> Tried<Vec<Row>> {
     let address = all.workers[1].address.clone();
     all.workers[1].process.kill();
     all.told(0, 1, "Disconnected");
-    let heir = all.add(&address, None);
     let began = unix_millis();
+    let heir = all.add(&address, None);
     // Meanwhile all go on sending to the dead one, at whose address the heir answers.
     let noticed = all.told(0, 1, "Replaced") - began;
     assert!(noticed <= all.redial_ms(), "noticed after {noticed} ms: {}", all.story());

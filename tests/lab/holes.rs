@@ -69,7 +69,7 @@ fn let_back(network: &Network) {
 
 /// One direction only: silently on the way, and in the table of the sender, where each call fails at once.
 pub(crate) fn one_way(form: Form) -> Tried<Vec<Row>> {
-    let time = Duration::from_secs(form.pick(4, 20));
+    let time = Duration::from_secs(form.pick(3, 20));
     let on_the_way = outage(
         form,
         "blackhole route in the router, one way only,",
@@ -84,7 +84,39 @@ pub(crate) fn one_way(form: Form) -> Tried<Vec<Row>> {
         |network| [0, 2].into_iter().for_each(|by| network.blackhole_at(by, 1)),
         |network| [0, 2].into_iter().for_each(|by| network.mend_at(by, 1)),
     )?;
-    Ok(vec![on_the_way, at_home])
+    Ok(vec![on_the_way, at_home, one_way_and_idle(form)?])
+}
+
+/// While nothing is sent, the one who hears nothing still can say so: the other is told before the link is given up.
+/// Under load nobody can: unacknowledged data fills TCP's window within a round trip.
+fn one_way_and_idle(form: Form) -> Tried<Row> {
+    let mut all = Cluster::on_hosts(2, 0, form)?;
+    all.workers.iter_mut().for_each(|worker| worker.order("pause"));
+    all.wait("quiet", |all| {
+        let settled = all.workers.iter_mut().all(|worker| worker.ask("totals")["settled"] == true);
+        settled.then_some(())
+    });
+    let began = unix_millis();
+    all.network().blackhole(1);
+    let told = all.told(0, 1, "OneWaySilence") - began;
+    assert!(told <= all.silence_ms(), "{told} ms: {}", all.story());
+    let ended = all.told(1, 0, "Disconnected") - began;
+    assert!(ended <= all.silence_ms(), "{ended} ms: {}", all.story());
+    all.network().route(1, 1);
+    all.workers.iter_mut().for_each(|worker| worker.order("resume"));
+    let at = unix_millis();
+    let took = all.flow_ms(&[0, 1], at);
+    assert!(took <= all.redial_ms(), "{took} ms: {}", all.story());
+    let saw = all.saw(0, 1);
+    let row = all.settle(&[0, 1]);
+    assert_eq!((row.not_sent, row.indeterminate), (0, 0), "{row:?}");
+    Ok(Row {
+        fault: "one way only, nothing under way, until the link is given up".to_owned(),
+        saw,
+        took_ms: Some(took),
+        promise: format!("{} ms; OneWaySilence told after {told} ms", all.redial_ms()),
+        ..row
+    })
 }
 
 /// A route that comes and goes: bursts of loss.
