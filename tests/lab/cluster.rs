@@ -80,6 +80,10 @@ impl Cluster {
         self.job.liveness_ms + 1000
     }
 
+    pub(crate) fn ping_ms(&self) -> u64 {
+        self.job.timeouts().ping.as_millis() as u64
+    }
+
     /// The longest time after which a member that can be reached again is met: a dial that just failed, and the longest
     /// wait after it.
     pub(crate) fn redial_ms(&self) -> u64 {

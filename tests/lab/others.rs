@@ -132,7 +132,9 @@ pub(crate) fn slow_line(form: Form) -> Tried<Vec<Row>> {
     let dropped = all.network().dropped(1);
     let of = |class: usize, what: &str| delays[class][what].as_u64();
     let (urgent, bulk) = (of(0, "p99"), of(2, "p50"));
-    assert!(urgent.is_some() && (bulk.is_none() || urgent < bulk), "{delays}");
+    // One chunk, what the kernel holds unsent, the token bucket's queue, and a loss now and then: some two seconds.
+    assert!(of(0, "p50").is_some_and(|ms| ms < 3000), "{delays}");
+    assert!(bulk.is_none() || urgent < bulk, "{delays}");
     let saw = all.saw(0, 1);
     assert!(!saw.contains("Disconnected"), "no false death: {saw} {}", all.story());
     all.network().set_rate(1, 1000 * KILOBITS, QUEUE_MS)?;
