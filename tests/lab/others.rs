@@ -63,7 +63,9 @@ fn connected(all: &Cluster, who: usize, of: usize) -> usize {
 /// The kernel resets the connection in mid-stream, again and again.
 pub(crate) fn reset(form: Form) -> Tried<Vec<Row>> {
     const PROMISE_MS: u64 = 1000;
-    let mut all = Cluster::on_hosts_with(2, 0, form, |job| job.rates = [500, 500, 200])?;
+    let mut all = Cluster::on_hosts_with(2, 0, form, |job| job.rates = [100, 100, 200])?;
+    // More bulk than the line takes, so that something is always on its way.
+    all.network().set_rate(1, 10_000, 100)?;
     let (rounds, mut longest) = (form.pick(10, 100), 0);
     let links = |all: &Cluster| [(0, 1), (1, 0)].map(|(who, of)| connected(all, who, of));
     for round in 0..rounds {
@@ -78,13 +80,17 @@ pub(crate) fn reset(form: Form) -> Tried<Vec<Row>> {
         longest = longest.max(up - at + all.flow_ms(&[0, 1], up));
     }
     assert!(longest <= PROMISE_MS, "{longest} ms: {}", all.story());
+    all.network().set_rate(1, 1_000_000, 100)?;
     let row = all.settle(&[0, 1]);
     assert_eq!((row.not_sent, row.indeterminate), (0, 0), "{row:?}");
+    let resent: u64 =
+        [0, 1].map(|who| all.workers[who].ask("totals")["resent"].as_u64().unwrap()).iter().sum();
+    assert!(resent > rounds as u64, "something was on its way: {resent}");
     let told = all.workers[0].told(&all.id(1)).iter().filter(|told| told.contains("Reset")).count();
     assert!(told >= rounds, "each was told: {told} {}", all.story());
     Ok(vec![Row {
         fault: format!("`ss -K` in mid-stream, {rounds} times"),
-        saw: format!("Disconnected (Reset) and Connected, {told} times"),
+        saw: format!("Disconnected (Reset) and Connected, {told} times; {resent} messages sent again"),
         took_ms: Some(longest),
         promise: format!("{PROMISE_MS} ms each"),
         ..row

@@ -106,6 +106,8 @@ pub(crate) fn descriptors(form: Form) -> Tried<Vec<Row>> {
     let errors = all.workers[0].ask("totals")["accept_errors"].as_u64().unwrap();
     assert!(errors > 0, "{}", all.story());
     let (spent, lasted) = (processor_ms(pid) - spent, unix_millis() - began);
+    // Pauses double, up to a second.
+    assert!(errors <= 10 + lasted / 500, "{errors} in {lasted} ms: {}", all.story());
     assert!(spent < lasted / 2, "no spinning: {spent} ms of {lasted}: {}", all.story());
     all.unnoticed(&[0, 1]);
     limit(1024);
