@@ -236,12 +236,15 @@ impl Network {
     }
 }
 
+/// See [`Socket::state`].
+pub(crate) const TIME_WAIT: u8 = 6;
+
 /// A socket of TCP as the kernel lists it for a process's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Socket {
     /// IPv4 address of the other side, as text.
     pub(crate) remote: String,
-    /// As in `include/net/tcp_states.h`: 1 established, 2 SYN sent, 6 TIME-WAIT.
+    /// As in `include/net/tcp_states.h`: 1 established, 2 SYN sent.
     pub(crate) state: u8,
 }
 

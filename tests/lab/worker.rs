@@ -77,7 +77,7 @@ fn content(text: &str, class: usize, number: u64) -> &str {
     let bytes = match class {
         0 => 16 + number % 100,
         1 => number * 97 % 4096,
-        _ if number % 20 == 0 => 100 * 1024,
+        _ if number.is_multiple_of(20) => 100 * 1024,
         _ => number * 1013 % 20_000,
     };
     &text[at..at + bytes as usize]
