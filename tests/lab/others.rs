@@ -130,8 +130,9 @@ pub(crate) fn slow_line(form: Form) -> Tried<Vec<Row>> {
     };
     let mut all = Cluster::on_hosts_with(2, 0, form, change)?;
     all.network().set_rate(1, KILOBITS, QUEUE_MS)?;
-    last(Duration::from_secs(form.pick(2, 5)));
-    // From here on the queues are full.
+    // What was written while the line was fast (up to 384 KiB: one write of 256 and what may be unsent) takes three seconds of
+    // it, and whatever is urgent waits behind that; from then on writes are as large as the line is fast.
+    last(Duration::from_secs(5));
     all.workers.iter_mut().for_each(|worker| worker.order("delays"));
     last(Duration::from_secs(form.pick(5, 30)));
     let delays = all.workers[1].ask("totals")["delays"].clone();
