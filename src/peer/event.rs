@@ -50,7 +50,8 @@ pub enum PeerEvent {
     },
     /// The peer says that it has not heard this member for two [`Timeouts::ping`](crate::Timeouts::ping) or longer,
     /// though this member spoke, and hears the peer. It comes before the peer closes the link, if its liveness is more
-    /// than two of its pings.
+    /// than two of its pings. Where this side's packets do not arrive at all, nor do its TCP acknowledgements: the
+    /// peer's TCP then repeats its oldest segment and sends nothing new, and both see silence instead (`tests/lab`).
     OneWaySilence {
         /// Who does not hear.
         peer: MemberId,

@@ -141,7 +141,8 @@ impl Karere {
         Karere::spawn(command, arguments, paths, Stdio::piped())
     }
 
-    fn spawn(mut command: Command, arguments: &str, paths: &[&Path], stdout: Stdio) -> Karere {
+    /// Starts any command with these arguments: what wraps it, or another program.
+    pub(crate) fn spawn(mut command: Command, arguments: &str, paths: &[&Path], stdout: Stdio) -> Karere {
         command.args(arguments.split_whitespace()).args(paths);
         command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().expect("karere starts");
@@ -164,6 +165,12 @@ impl Karere {
     /// Ends its standard input.
     pub(crate) fn end_input(&mut self) {
         self.stdin = None;
+    }
+
+    /// The id of its process.
+    #[allow(dead_code, reason = "each test binary uses its own part")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal by name.
