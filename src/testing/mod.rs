@@ -5,9 +5,11 @@
 //! is pending must come to its end. The same seed gives the same world, event by event.
 
 mod acts;
+mod breaks;
 mod coverage;
 mod facts;
 mod faults;
+mod happens;
 mod invariants;
 mod later;
 mod ledger;

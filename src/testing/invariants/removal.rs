@@ -25,7 +25,7 @@ fn due(facts: &Facts, process: &ProcessFacts, removed: Instant) -> Option<Instan
 
 impl Removal {
     /// Whoever is expected at an address may be dialled there.
-    fn expect(&mut self, facts: &Facts, at: ProcessId, members: impl IntoIterator<Item = MemberId>) {
+    fn note_expected(&mut self, facts: &Facts, at: ProcessId, members: impl IntoIterator<Item = MemberId>) {
         for member in members {
             if let Some(member) = facts.process_of(member).and_then(|member| facts.of(member)) {
                 self.expected.insert((at, member.address), facts.now);
@@ -104,12 +104,12 @@ impl Invariant for Removal {
     fn observe(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
         match event {
             Event::Installed { process, left } => {
-                self.expect(facts, *process, left.iter().copied());
+                self.note_expected(facts, *process, left.iter().copied());
                 Ok(())
             }
             Event::Tick => {
                 for (at, process) in facts.running() {
-                    self.expect(facts, at, process.view.iter().copied());
+                    self.note_expected(facts, at, process.view.iter().copied());
                 }
                 facts.running().try_for_each(|(at, process)| self.check(facts, at, process))
             }
