@@ -9,6 +9,8 @@ mod backoff;
 mod contact;
 mod datagrams;
 mod dialling;
+#[cfg(any(test, feature = "testing"))]
+mod digest;
 mod ending;
 mod event;
 mod handshake;
@@ -26,6 +28,8 @@ mod tests;
 
 pub(crate) use backoff::{Backoff, BackoffConfig};
 pub(crate) use contact::{Finding, Search};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use digest::Wait;
 pub use datagrams::DatagramStats;
 pub(crate) use datagrams::{Datagrams, Dropped, Outbound};
 pub(crate) use event::Topic;
