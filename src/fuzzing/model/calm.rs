@@ -20,11 +20,14 @@ impl World {
     pub fn calm(mut self) -> Result<(), String> {
         let mut met = HashSet::new();
         for _ in 0..STEPS_MAX {
-            let next = self.calm_action();
             let again = !met.insert(self.digest());
-            let Some(action) = next.filter(|_| !again) else {
-                return self.judge_end(next.is_none());
-            };
+            let actions = self.calm_actions();
+            // Going round in circles, what is less urgent gets its turn: as long as it waits, it waits for that.
+            let next = if again { actions.into_iter().find(|action| !is_quick(*action)) } else { actions.first().copied() };
+            let Some(action) = next else { return self.judge_end(!again) };
+            if again {
+                met.clear();
+            }
             self.apply(action);
             if let Some((fault, what)) = self.books.faults.first() {
                 return Err(format!("{fault:?}: {what}"));
@@ -33,30 +36,29 @@ impl World {
         Err(format!("{STEPS_MAX} steps and no rest"))
     }
 
-    fn calm_action(&self) -> Option<Action> {
-        let mut inner = Vec::new();
-        self.inner_actions(&mut inner);
-        // A dial waits longer than anything takes that is on its way.
-        let waits = |action: &&Action| matches!(action, Action::Dial { .. });
-        if let Some(action) = inner.iter().find(|action| !waits(action)) {
-            return Some(*action);
-        }
-        let views = [0, 1].into_iter().find(|at| {
-            self.sides[*at].life == Life::Running && self.next_view(*at).is_some()
-        });
-        if let Some(at) = views {
-            return Some(Action::Install { side: at as u8 });
-        }
-        if let Some(dial) = inner.first() {
-            return Some(*dial);
-        }
-        // Time passes only for somebody whom nothing else can help.
-        let mut timers = Vec::new();
+    /// In the order in which they get their turn.
+    fn calm_actions(&self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.inner_actions(&mut actions);
         for at in [0, 1] {
-            self.timers(at, true, true, &mut timers);
+            if self.sides[at].life == Life::Running && self.next_view(at).is_some() {
+                actions.push(Action::Install { side: at as u8 });
+            }
+            // Time passes only for somebody whom nothing else can help.
+            self.timers(at, true, true, &mut actions);
+            if self.sides[at].life == Life::Leaving {
+                actions.push(Action::Deadline { side: at as u8 });
+            }
         }
-        let leaving = [0, 1].into_iter().find(|at| self.sides[*at].life == Life::Leaving);
-        timers.first().copied().or(leaving.map(|at| Action::Deadline { side: at as u8 }))
+        actions.sort_by_key(|action| match action {
+            Action::Connect { .. } => 1,
+            Action::Install { .. } => 2,
+            Action::Dial { .. } => 3,
+            Action::Lease { .. } | Action::Quarantine { .. } => 4,
+            Action::Deadline { .. } => 5,
+            _ => 0,
+        });
+        actions
     }
 
     fn judge_end(&self, at_rest: bool) -> Result<(), String> {
@@ -73,4 +75,12 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// What happens before anybody has waited for long.
+const fn is_quick(action: Action) -> bool {
+    matches!(
+        action,
+        Action::Connect { .. } | Action::Deliver { .. } | Action::Notice { .. } | Action::Find { .. } | Action::Write { .. }
+    )
 }

@@ -2,7 +2,7 @@
 //!
 //! What is left out beyond that: numbers of links (where a link leads is said with its connection), the order of
 //! connections (they are only told by what they are), how often somebody dialled in vain (ranks are only compared:
-//! attempts are told by their order, generations by their distance). A test applies all actions to worlds of equal
+//! within a pair attempts are told by their order, generations by their distance). A test applies all actions to worlds of equal
 //! digests and compares what comes of it.
 
 use std::hash::{Hash, Hasher};
@@ -34,57 +34,70 @@ impl Wide {
     }
 }
 
+/// A rank among those of its pair, and who accepts.
+type Of = (Rank, MemberId);
+
 /// All ranks of a world, and how far each dialler has counted.
 struct Ranks {
-    all: Vec<Rank>,
-    counters: Vec<Rank>,
-    least: u64,
+    all: Vec<Of>,
+    counters: Vec<Of>,
 }
 
 impl Ranks {
     fn of(world: &World) -> Self {
-        let mut ranks = Self { all: Vec::new(), counters: Vec::new(), least: 0 };
-        for room in world.sides.iter().flat_map(|side| side.rooms.values()) {
-            ranks.all.extend(room.peer.ranks());
-            ranks.counters.push(room.peer.dials());
+        let mut ranks = Self { all: Vec::new(), counters: Vec::new() };
+        for side in &world.sides {
+            for (of, room) in &side.rooms {
+                ranks.all.extend(room.peer.ranks().map(|rank| (rank, acceptor(rank, side.id(), *of))));
+                ranks.counters.push((room.peer.dials(), *of));
+            }
         }
         for packet in world.conns.iter().flat_map(|conn| &conn.ends).flat_map(|end| &end.inbound) {
-            if let Packet::First(first) = packet
-                && let Some(rank) = rank_in(first)
-            {
-                ranks.all.push(rank);
+            if let Packet::First(first) = packet {
+                ranks.all.extend(rank_in(first));
             }
         }
         ranks.all.sort_unstable();
         ranks.all.dedup();
-        ranks.least = ranks.all.iter().map(|rank| rank.generation).min().unwrap_or(0);
         ranks
     }
 
-    /// Attempts below the dialler's counter are told by their order; from there on, because it counts up to them, exactly.
-    fn place(&self, rank: Rank) -> (u64, MemberId, i64) {
-        let same = |other: &&Rank| (other.generation, other.dialler) == (rank.generation, rank.dialler);
-        let counter = self.counters.iter().filter(same).map(|counter| counter.attempt).min();
+    /// Generations of a pair by their distance from its least. Attempts below the dialler's counter by their order; from
+    /// there on, because it counts up to them, exactly.
+    fn place(&self, (rank, acceptor): Of) -> (u64, MemberId, i64) {
+        let pair = |(other, to): &&Of| {
+            (other.dialler, *to) == (rank.dialler, acceptor) || (*to, other.dialler) == (rank.dialler, acceptor)
+        };
+        let least = self.all.iter().filter(pair).map(|(other, _)| other.generation).min().unwrap_or(0);
+        let same = |(other, to): &&Of| {
+            (other.generation, other.dialler, *to) == (rank.generation, rank.dialler, acceptor)
+        };
+        let counter = self.counters.iter().find(same).map(|(counter, _)| counter.attempt);
         let at = match counter {
             Some(counter) if rank.attempt >= counter => (rank.attempt - counter) as i64,
             Some(_) | None => {
-                let above = |other: &&Rank| {
+                let above = |(other, _): &&Of| {
                     other.attempt > rank.attempt && counter.is_none_or(|counter| other.attempt <= counter)
                 };
                 -1 - self.all.iter().filter(same).filter(above).count() as i64
             }
         };
-        (rank.generation - self.least, rank.dialler, at)
+        (rank.generation.saturating_sub(least), rank.dialler, at)
     }
 }
 
+/// Who accepts what has this rank between these two.
+fn acceptor(rank: Rank, one: MemberId, other: MemberId) -> MemberId {
+    if rank.dialler == one { other } else { one }
+}
+
 /// In an answer the dialler is the other.
-fn rank_in(first: &FirstBytes) -> Option<Rank> {
+fn rank_in(first: &FirstBytes) -> Option<Of> {
     match first {
-        FirstBytes::Hello(hello) => Some(Rank::of(hello)),
+        FirstBytes::Hello(hello) => hello.to.map(|to| (Rank::of(hello), to)),
         FirstBytes::Answer(answer) => {
             let (generation, attempt) = (answer.generation, answer.attempt);
-            answer.to.map(|dialler| Rank { generation, dialler, attempt })
+            answer.to.map(|dialler| (Rank { generation, dialler, attempt }, answer.from.id))
         }
         FirstBytes::Reject(_) => None,
     }
@@ -107,8 +120,9 @@ impl World {
                 (seat.member.is_some(), seat.gone.map(|gone| gone as u8)).hash(&mut into);
             }
             side.rooms.len().hash(&mut into);
-            for room in side.rooms.values() {
-                room.peer.digest(|rank| ranks.place(rank), &mut into);
+            for (of, room) in &side.rooms {
+                let place = |rank| ranks.place((rank, acceptor(rank, side.id(), *of)));
+                room.peer.digest(place, &mut into);
                 (room.epoch, &room.delivered).hash(&mut into);
                 (self.scenario.lazy && room.written).hash(&mut into);
             }
