@@ -28,10 +28,10 @@ mod tests;
 
 pub(crate) use backoff::{Backoff, BackoffConfig};
 pub(crate) use contact::{Finding, Search};
-#[cfg(any(test, feature = "testing"))]
-pub(crate) use digest::Wait;
 pub use datagrams::DatagramStats;
 pub(crate) use datagrams::{Datagrams, Dropped, Outbound};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use digest::Wait;
 pub(crate) use event::Topic;
 pub use event::{Disconnect, PeerEvent};
 pub(crate) use handshake::{Introduction, Rank};

@@ -59,7 +59,9 @@ impl fmt::Display for Action {
             }
             Self::Write { side, of } => write!(f, "{} writes to {}", name(side), other(side, of)),
             Self::Dial { side, of } => write!(f, "{} has waited and dials {}", name(side), other(side, of)),
-            Self::Lease { side, of } => write!(f, "at {} the lease of {} is over", name(side), other(side, of)),
+            Self::Lease { side, of } => {
+                write!(f, "at {} the lease of {} is over", name(side), other(side, of))
+            }
             Self::Quarantine { side, of } => {
                 write!(f, "at {} the quarantine of {} is over", name(side), other(side, of))
             }

@@ -156,7 +156,11 @@ impl World {
         message.times += 1;
         let (times, meant) = (message.times, (message.from, message.to));
         // The epoch is the receiver's, so only a later one of the sender's tells.
-        if self.sides[side_of(from)].rooms.get(&to).is_some_and(|room| room.peer.session().epoch() > message.epoch) {
+        if self.sides[side_of(from)]
+            .rooms
+            .get(&to)
+            .is_some_and(|room| room.peer.session().epoch() > message.epoch)
+        {
             self.see(Seen::Renumbered);
         }
         if times > 1 {
@@ -225,6 +229,26 @@ impl World {
         }
     }
 
+    /// The sessions that there are now; those of a pair follow each other.
+    pub(super) fn note_epochs(&mut self) {
+        let mut found = Vec::new();
+        for side in &mut self.sides {
+            let me = side.id();
+            for (of, room) in &mut side.rooms {
+                let epoch = room.peer.session().epoch();
+                room.note_epoch(epoch);
+                // A peer that is made anew is another session: it must not have the epoch of the one before.
+                let known = std::mem::replace(&mut room.known, true);
+                let before = self.books.epochs.insert((me, *of), epoch);
+                let rises = |before: Epoch| if known { before <= epoch } else { before < epoch };
+                if before.is_some_and(|before| !rises(before)) {
+                    found.push(format!("{me}: {epoch:?} after {before:?} with {of}"));
+                }
+            }
+        }
+        found.into_iter().for_each(|what| self.fault(Fault::Epochs, what));
+    }
+
     // ---- what holds ----
 
     /// After each action.
@@ -246,12 +270,18 @@ impl World {
             }
             match message.receipt.now() {
                 Some(Ok(())) if message.times != 1 => {
-                    found.push((Fault::Acked, format!("message {tag:#x} is acked, and came {} times", message.times)));
+                    found.push((
+                        Fault::Acked,
+                        format!("message {tag:#x} is acked, and came {} times", message.times),
+                    ));
                 }
                 Some(Err(Lost::NotSent(cause))) => {
                     seen.push(Seen::NotSent);
                     if message.times > 0 {
-                        found.push((Fault::NotSent, format!("message {tag:#x} was not sent ({cause}), and came")));
+                        found.push((
+                            Fault::NotSent,
+                            format!("message {tag:#x} was not sent ({cause}), and came"),
+                        ));
                     }
                 }
                 Some(Err(Lost::Indeterminate(_))) => seen.push(Seen::Indeterminate),
@@ -265,9 +295,9 @@ impl World {
     fn judge_rooms(&mut self, side: usize) {
         let mut found = Vec::new();
         let mut seen = Vec::new();
-        let there = &mut self.sides[side];
+        let there = &self.sides[side];
         let me = there.id();
-        for (of, room) in &mut there.rooms {
+        for (of, room) in &there.rooms {
             let session = room.peer.session();
             let accounts = session.accounts();
             let (queued, pending) = session.queued_and_pending();
@@ -277,7 +307,8 @@ impl World {
             };
             let receipts = self.books.messages.values().filter(open).count() as u64;
             if queued != ended + pending || pending != receipts {
-                let what = format!("side {side}: {queued} queued, {pending} and {receipts} pending, {accounts:?}");
+                let what =
+                    format!("side {side}: {queued} queued, {pending} and {receipts} pending, {accounts:?}");
                 found.push((Fault::Books, what));
             }
             for (seen_now, so) in [
@@ -287,18 +318,16 @@ impl World {
             ] {
                 seen.extend(so.then_some(seen_now));
             }
-            let epoch = session.epoch();
-            room.note_epoch(epoch);
-            let before = self.books.epochs.insert((me, *of), epoch);
-            let live: Vec<_> = self.conns.iter().map(|conn| &conn.ends[side]).filter(|end| {
-                end.stage == Stage::Live && end.link.is_some_and(|(other, _)| other == *of)
-            }).filter_map(|end| end.link.map(|(_, link)| link)).collect();
+            let live: Vec<_> = self
+                .conns
+                .iter()
+                .map(|conn| &conn.ends[side])
+                .filter(|end| end.stage == Stage::Live && end.link.is_some_and(|(other, _)| other == *of))
+                .filter_map(|end| end.link.map(|(_, link)| link))
+                .collect();
             if live != Vec::from_iter(room.peer.live_link()) {
                 let what = format!("side {side} has links {live:?} to {of}, and {:?}", room.peer.live_link());
                 found.push((Fault::Links, what));
-            }
-            if before.is_some_and(|before| before > epoch) {
-                found.push((Fault::Epochs, format!("side {side}: {epoch:?} after {before:?}")));
             }
         }
         found.into_iter().for_each(|(fault, what)| self.fault(fault, what));
@@ -317,7 +346,8 @@ impl World {
             live[0] != live[1]
         };
         if self.conns.iter().any(half) {
-            let ends: Vec<_> = self.conns.iter().map(|conn| conn.ends.each_ref().map(|end| end.stage)).collect();
+            let ends: Vec<_> =
+                self.conns.iter().map(|conn| conn.ends.each_ref().map(|end| end.stage)).collect();
             self.fault(Fault::SameLink, format!("all is quiet, and connections are {ends:?}"));
         }
     }
@@ -339,7 +369,9 @@ impl World {
                 .all(|(side, other)| side.roster.is_member(*other));
             let nth = (tag & 0xff) as usize;
             let open = self.scenario.sends[side_of(message.from)][nth];
-            (open || shared).then(|| format!("message {tag:#x} to {}'{}", side_of(message.to), incarnation_of(message.to)))
+            (open || shared).then(|| {
+                format!("message {tag:#x} to {}'{}", side_of(message.to), incarnation_of(message.to))
+            })
         };
         self.books.messages.iter().find_map(pending)
     }

@@ -23,10 +23,17 @@ impl World {
             let again = !met.insert(self.digest());
             let actions = self.calm_actions();
             // Going round in circles, what is less urgent gets its turn: as long as it waits, it waits for that.
-            let next = if again { actions.into_iter().find(|action| !is_quick(*action)) } else { actions.first().copied() };
+            let next = if again {
+                actions.into_iter().find(|action| !is_quick(*action))
+            } else {
+                actions.first().copied()
+            };
             let Some(action) = next else { return self.judge_end(!again) };
             if again {
                 met.clear();
+            }
+            if let (Action::Deadline { side }, Some(message)) = (action, self.unended()) {
+                return Err(format!("side {side} leaves, and {message} is not acknowledged by its deadline"));
             }
             self.apply(action);
             if let Some((fault, what)) = self.books.faults.first() {
@@ -81,6 +88,10 @@ impl World {
 const fn is_quick(action: Action) -> bool {
     matches!(
         action,
-        Action::Connect { .. } | Action::Deliver { .. } | Action::Notice { .. } | Action::Find { .. } | Action::Write { .. }
+        Action::Connect { .. }
+            | Action::Deliver { .. }
+            | Action::Notice { .. }
+            | Action::Find { .. }
+            | Action::Write { .. }
     )
 }

@@ -66,7 +66,8 @@ impl Ranks {
     /// there on, because it counts up to them, exactly.
     fn place(&self, (rank, acceptor): Of) -> (u64, MemberId, i64) {
         let pair = |(other, to): &&Of| {
-            (other.dialler, *to) == (rank.dialler, acceptor) || (*to, other.dialler) == (rank.dialler, acceptor)
+            (other.dialler, *to) == (rank.dialler, acceptor)
+                || (*to, other.dialler) == (rank.dialler, acceptor)
         };
         let least = self.all.iter().filter(pair).map(|(other, _)| other.generation).min().unwrap_or(0);
         let same = |(other, to): &&Of| {

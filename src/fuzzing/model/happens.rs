@@ -16,9 +16,15 @@ const CONTACT: ContactId = ContactId(1);
 impl World {
     /// Lets one of [`World::actions`] happen, then everything that follows at once, and looks whether all still holds.
     pub fn apply(&mut self, action: Action) {
+        self.repeat(action);
+        self.judge();
+    }
+
+    /// As [`World::apply`], on a way that was gone before and judged then.
+    pub fn repeat(&mut self, action: Action) {
         self.happen(action);
         self.settle();
-        self.judge();
+        self.note_epochs();
     }
 
     fn happen(&mut self, action: Action) {
@@ -67,7 +73,8 @@ impl World {
     }
 
     fn connect(&mut self, conn: usize) {
-        let Some((dialler, end)) = self.conns[conn].ends.iter().enumerate().find(|(_, end)| end.stage == Stage::Connecting)
+        let Some((dialler, end)) =
+            self.conns[conn].ends.iter().enumerate().find(|(_, end)| end.stage == Stage::Connecting)
         else {
             return;
         };

@@ -73,10 +73,10 @@ static SCENARIOS: &[Scenario] = {
     &[
         Scenario {
             name: "links-quick",
-            about: "both dial, one message each way and a second one, two breaks, frame by frame",
+            about: "both dial, one break, frame by frame",
             contacts: [true, true],
             sends: [&[OPEN, OPEN], &[OPEN]],
-            breaks: 2,
+            breaks: 1,
             by_frame: true,
             quick: true,
             shows: &[Again, Twice, Duplicate, Superseded],

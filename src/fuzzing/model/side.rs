@@ -33,6 +33,8 @@ pub(super) struct Room {
     pub(super) delivered: Vec<(StreamId, u64)>,
     /// Nothing has happened since it last wrote all that was to be written.
     pub(super) written: bool,
+    /// Its first session was noted.
+    pub(super) known: bool,
 }
 
 /// What became of a contact.
@@ -131,7 +133,7 @@ impl Side {
             let peer = Peer::new(with.clone(), of, intake(), Arc::clone(&TYPES), 7);
             let peer = peer.with_seat(roster.seat(of));
             let epoch = peer.session().epoch();
-            Room { peer, now: *start, epoch, delivered: Vec::new(), written: false }
+            Room { peer, now: *start, epoch, delivered: Vec::new(), written: false, known: false }
         })
     }
 

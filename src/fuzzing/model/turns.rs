@@ -142,7 +142,15 @@ impl World {
     /// As the driver forgets who is over.
     fn forget(&mut self, side: usize, of: MemberId) -> bool {
         let there = &mut self.sides[side];
-        let Some(mut room) = there.rooms.get(&of).is_some_and(|room| room.peer.is_over()).then(|| there.rooms.remove(&of)).flatten() else { return false };
+        let Some(mut room) = there
+            .rooms
+            .get(&of)
+            .is_some_and(|room| room.peer.is_over())
+            .then(|| there.rooms.remove(&of))
+            .flatten()
+        else {
+            return false;
+        };
         room.peer.end(Cause::Closed);
         let mut closes = Vec::new();
         while let Some(output) = room.peer.poll_output() {

@@ -19,6 +19,7 @@ use crate::options::Options;
 pub struct State {
     way: Box<[Action]>,
     digest: u128,
+    next: Box<[Action]>,
     /// One bit a [`Fault`].
     faults: u32,
 }
@@ -101,7 +102,10 @@ impl Walker {
     fn go(&self, way: &[Action]) -> Result<World, String> {
         catch_unwind(|| {
             let mut world = World::new(self.scenario);
-            way.iter().for_each(|action| world.apply(*action));
+            if let Some((last, before)) = way.split_last() {
+                before.iter().for_each(|action| world.repeat(*action));
+                world.apply(*last);
+            }
             world
         })
         .map_err(|panic| text_of(&*panic))
@@ -113,12 +117,14 @@ impl Walker {
             Ok(world) => {
                 self.seen.fetch_or(world.seen(), Ordering::Relaxed);
                 let faults = world.faults().iter().fold(0, |faults, (fault, _)| faults | 1 << *fault as u32);
-                State { way, digest: world.digest(), faults }
+                let mut next = Vec::new();
+                world.actions(&mut next);
+                State { way, digest: world.digest(), next: next.into(), faults }
             }
             Err(what) => {
                 let mut hasher = std::hash::DefaultHasher::new();
                 what.hash(&mut hasher);
-                State { way, digest: hasher.finish().into(), faults: 1 << Fault::Panic as u32 }
+                State { way, digest: hasher.finish().into(), next: Box::default(), faults: 1 << Fault::Panic as u32 }
             }
         }
     }
@@ -150,11 +156,7 @@ impl Model for Walker {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.faults == 0
-            && let Ok(world) = self.go(&state.way)
-        {
-            world.actions(actions);
-        }
+        actions.extend_from_slice(&state.next);
     }
 
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
