@@ -276,7 +276,8 @@ impl World {
         if seat.judge(hello.from.joined) == Standing::Removed && !there.rooms.contains_key(&of) {
             return Err(Box::new(seat.refusal(&there.with.me)));
         }
-        if there.life != Life::Running {
+        let knows = there.rooms.get(&of).is_some_and(|room| !room.peer.has_ended());
+        if there.life != Life::Running && !knows {
             return Err(Box::new(there.with.me.reject(Code::Busy, "too many")));
         }
         let link = there.with.counters.link();
