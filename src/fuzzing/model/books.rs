@@ -12,6 +12,9 @@ use crate::session::{Body, Content, Delivery, Lost, Outgoing, Receipt, Ticket};
 use crate::wire::first::Code;
 use crate::wire::{Class, Epoch, FirstBytes, Frame, Protocol, Seq, StreamId, record};
 
+/// More links than any scenario has reasons for.
+const GENERATIONS_MAX: u64 = 12;
+
 /// What must never happen. The names are those of the properties that the checker prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -41,7 +44,7 @@ pub enum Fault {
     Protocol,
     /// Epochs of a pair did not increase.
     Epochs,
-    /// It never comes to rest.
+    /// It never comes to rest, or links follow each other for ever.
     Storm,
     /// When nothing breaks any more, something never ends.
     Calm,
@@ -231,12 +234,15 @@ impl World {
 
     /// The sessions that there are now; those of a pair follow each other.
     pub(super) fn note_epochs(&mut self) {
-        let mut found = Vec::new();
+        let (mut found, mut storms) = (Vec::new(), Vec::new());
         for side in &mut self.sides {
             let me = side.id();
             for (of, room) in &mut side.rooms {
                 let epoch = room.peer.session().epoch();
                 room.note_epoch(epoch);
+                if room.peer.dials().generation > GENERATIONS_MAX {
+                    storms.push(format!("{me} and {of}: links follow each other for ever"));
+                }
                 // A peer that is made anew is another session: it must not have the epoch of the one before.
                 let known = std::mem::replace(&mut room.known, true);
                 let before = self.books.epochs.insert((me, *of), epoch);
@@ -247,6 +253,7 @@ impl World {
             }
         }
         found.into_iter().for_each(|what| self.fault(Fault::Epochs, what));
+        storms.into_iter().for_each(|what| self.fault(Fault::Storm, what));
     }
 
     // ---- what holds ----
@@ -325,6 +332,13 @@ impl World {
                 .filter(|end| end.stage == Stage::Live && end.link.is_some_and(|(other, _)| other == *of))
                 .filter_map(|end| end.link.map(|(_, link)| link))
                 .collect();
+            let dials = self.conns.iter().map(|conn| &conn.ends[side]).filter(|end| {
+                matches!(end.stage, Stage::Connecting | Stage::Greeting)
+                    && end.link.is_some_and(|(other, _)| other == *of)
+            });
+            if dials.count() + live.len() > 1 {
+                found.push((Fault::Links, format!("side {side} dials {of} beside another link")));
+            }
             if live != Vec::from_iter(room.peer.live_link()) {
                 let what = format!("side {side} has links {live:?} to {of}, and {:?}", room.peer.live_link());
                 found.push((Fault::Links, what));

@@ -95,8 +95,8 @@ static SCENARIOS: &[Scenario] = {
         },
         Scenario {
             name: "restart-quick",
-            about: "contacts of both, one break, one process ends and another begins in its place",
-            contacts: [true, true],
+            about: "one side holds a contact, one break, the other ends and another begins in its place",
+            contacts: [true, false],
             sends: [&[OPEN, OPEN], &[OPEN]],
             breaks: 1,
             restarts: [0, 1],

@@ -30,7 +30,8 @@ impl Options {
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
-            let number = |text: String| text.replace('_', "").parse().map_err(|_| format!("no number: {text}"));
+            let number =
+                |text: String| text.replace('_', "").parse().map_err(|_| format!("no number: {text}"));
             match arg.as_str() {
                 "--scenario" => options.names.push(value()?),
                 "--all" => options.all = true,
