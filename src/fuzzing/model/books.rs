@@ -12,9 +12,6 @@ use crate::session::{Body, Content, Delivery, Lost, Outgoing, Receipt, Ticket};
 use crate::wire::first::Code;
 use crate::wire::{Class, Epoch, FirstBytes, Frame, Protocol, Seq, StreamId, record};
 
-/// More links than any scenario has reasons for.
-const GENERATIONS_MAX: u64 = 12;
-
 /// What must never happen. The names are those of the properties that the checker prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -235,12 +232,13 @@ impl World {
     /// The sessions that there are now; those of a pair follow each other.
     pub(super) fn note_epochs(&mut self) {
         let (mut found, mut storms) = (Vec::new(), Vec::new());
+        let most = self.scenario.generations_max();
         for side in &mut self.sides {
             let me = side.id();
             for (of, room) in &mut side.rooms {
                 let epoch = room.peer.session().epoch();
                 room.note_epoch(epoch);
-                if room.peer.dials().generation > GENERATIONS_MAX {
+                if room.peer.dials().generation > most {
                     storms.push(format!("{me} and {of}: links follow each other for ever"));
                 }
                 // A peer that is made anew is another session: it must not have the epoch of the one before.

@@ -40,6 +40,15 @@ pub struct Scenario {
     pub shows: &'static [super::Seen],
 }
 
+impl Scenario {
+    /// Links of a pair that have a reason: the first, and one more for whatever may end one. One that is dialled on both
+    /// sides is one generation.
+    pub(super) fn generations_max(&self) -> u64 {
+        let restarts = self.restarts[0] + self.restarts[1];
+        2 + u64::from(self.breaks + self.quarantines + self.leases + restarts)
+    }
+}
+
 const OPEN: bool = true;
 const MEMBERS: bool = false;
 
