@@ -36,6 +36,11 @@ impl Peer {
         }
     }
 
+    /// Whether this side may dial at all.
+    pub(crate) fn may_dial(&self) -> bool {
+        self.reasons.may_dial()
+    }
+
     /// All ranks that are kept here, and as one more how often this side has dialled.
     pub(crate) fn ranks(&self) -> impl Iterator<Item = Rank> {
         let live = self.live.as_ref().map(|live| live.rank);

@@ -8,32 +8,40 @@ use super::{Action, World};
 
 /// Far more than anything needs.
 const STEPS_MAX: usize = 500;
+/// How often the same may come again before time passes.
+const CIRCLES_MAX: usize = 8;
 
 impl World {
     /// From here on nobody sends, leaves or restarts, nothing breaks, and both sides install all views: what is on its way
     /// arrives first, then dials are let wait, then time passes. It must come to rest, or do the same again and again for
     /// somebody who is no more; with every message ended, and both on one link if a contact holds it.
     ///
+    /// `at_once`: connections stand before anything arrives, and nobody waits longer to dial than the other. So both always
+    /// dial at the same time.
+    ///
     /// # Errors
     ///
     /// What never ends.
-    pub fn calm(mut self) -> Result<(), String> {
+    pub fn calm(mut self, at_once: bool) -> Result<(), String> {
         let mut met = HashSet::new();
+        let mut circles = 0;
         for _ in 0..STEPS_MAX {
             let again = !met.insert(self.digest());
-            let actions = self.calm_actions();
-            // Going round in circles, what is less urgent gets its turn: as long as it waits, it waits for that.
-            let next = if again {
-                actions.into_iter().find(|action| !is_quick(*action))
+            let actions = self.calm_actions(at_once);
+            circles += usize::from(again);
+            let next = if circles > CIRCLES_MAX {
+                // It waits for what is less urgent, or for nothing.
+                (circles, met) = (0, HashSet::new());
+                actions.iter().find(|action| !is_quick(**action))
+            } else if again {
+                // The same way round again would be unfair: connections are only told apart by their places.
+                actions.iter().filter(|action| is_quick(**action)).cycle().nth(circles)
             } else {
-                actions.first().copied()
+                actions.first()
             };
-            let Some(action) = next else { return self.judge_end(!again) };
-            if again {
-                met.clear();
-            }
-            if let (Action::Deadline { side }, Some(message)) = (action, self.unended()) {
-                return Err(format!("side {side} leaves, and {message} is not acknowledged by its deadline"));
+            let Some(action) = next.copied() else { return self.judge_end(actions.is_empty()) };
+            if let Action::Deadline { side } = action {
+                self.judge_deadline(side.into())?;
             }
             self.apply(action);
             if let Some((fault, what)) = self.books.faults.first() {
@@ -44,7 +52,7 @@ impl World {
     }
 
     /// In the order in which they get their turn.
-    fn calm_actions(&self) -> Vec<Action> {
+    fn calm_actions(&self, at_once: bool) -> Vec<Action> {
         let mut actions = Vec::new();
         self.inner_actions(&mut actions);
         for at in [0, 1] {
@@ -58,6 +66,8 @@ impl World {
             }
         }
         actions.sort_by_key(|action| match action {
+            Action::Dial { .. } if at_once => -2,
+            Action::Connect { .. } if at_once => -1,
             Action::Connect { .. } => 1,
             Action::Install { .. } => 2,
             Action::Dial { .. } => 3,
@@ -66,6 +76,18 @@ impl World {
             _ => 0,
         });
         actions
+    }
+
+    /// Who leaves needs its deadline only if the other is no more, or neither can dial.
+    fn judge_deadline(&self, side: usize) -> Result<(), String> {
+        let (here, there) = (&self.sides[side], &self.sides[1 - side]);
+        let room = |side: &super::side::Side, of| side.rooms.get(&of).map(|room| room.peer.may_dial());
+        match (room(here, there.id()), room(there, here.id())) {
+            (Some(dials), Some(dialled)) if dials || dialled => {
+                Err(format!("side {side} leaves, and needs its deadline"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn judge_end(&self, at_rest: bool) -> Result<(), String> {
@@ -84,7 +106,7 @@ impl World {
     }
 }
 
-/// What happens before anybody has waited for long.
+/// What happens before anybody has waited for long. At most a dial is waited for.
 const fn is_quick(action: Action) -> bool {
     matches!(
         action,
@@ -93,5 +115,6 @@ const fn is_quick(action: Action) -> bool {
             | Action::Notice { .. }
             | Action::Find { .. }
             | Action::Write { .. }
+            | Action::Dial { .. }
     )
 }

@@ -68,7 +68,7 @@ fn a_way_leads_to_the_same_world_each_time_and_everything_ends_from_there() {
                 here.apply(action);
             }
             assert_eq!(here.digest(), world(scenario, &way).digest(), "{}: {way:?}", scenario.name);
-            assert_eq!(here.calm(), Ok(()), "{}: {way:?}", scenario.name);
+            assert_eq!(here.calm(random.bool()), Ok(()), "{}: {way:?}", scenario.name);
         }
     }
 }

@@ -152,22 +152,23 @@ impl Walker {
     }
 
     fn is_calm(&self, state: &State) -> bool {
-        state.faults != 0 || !state.digest.is_multiple_of(self.calm_every) || self.calm(&state.way).is_ok()
+        state.faults != 0 || !state.digest.is_multiple_of(self.calm_every) || self.calm(state).is_ok()
     }
 
-    fn calm(&self, way: &[Action]) -> Result<(), String> {
-        let world = self.go(way)?;
-        catch_unwind(AssertUnwindSafe(|| world.calm())).unwrap_or_else(|panic| Err(text_of(&*panic)))
+    /// Of two schedules each state gets the one that its digest says.
+    fn calm(&self, state: &State) -> Result<(), String> {
+        let world = self.go(&state.way)?;
+        catch_unwind(AssertUnwindSafe(|| world.calm(state.digest >> 64 & 1 == 0))).unwrap_or_else(|panic| Err(text_of(&*panic)))
     }
 
-    fn why(&self, fault: Fault, way: &[Action]) -> String {
-        let found = match self.go(way) {
+    fn why(&self, fault: Fault, state: &State) -> String {
+        let found = match self.go(&state.way) {
             Err(panic) => return panic,
             Ok(world) => {
                 world.faults().iter().find(|(found, _)| *found == fault).map(|(_, what)| what.clone())
             }
         };
-        found.or_else(|| self.calm(way).err()).unwrap_or_default()
+        found.or_else(|| self.calm(state).err()).unwrap_or_default()
     }
 }
 
@@ -210,9 +211,9 @@ pub fn walk(scenario: &'static Scenario, options: &Options) -> Walked {
     let walker = checker.model();
     let counterexample = |name: &str, fault| {
         let path = discoveries.get(name)?;
-        let way = &path.last_state().way;
-        let actions = way.iter().map(Action::to_string).collect();
-        Some(Counterexample { actions, what: walker.why(fault, way) })
+        let state = path.last_state();
+        let actions = state.way.iter().map(Action::to_string).collect();
+        Some(Counterexample { actions, what: walker.why(fault, state) })
     };
     let transitions = checker.state_count();
     let seen = seen.load(Ordering::Relaxed);
