@@ -170,6 +170,28 @@ async fn leaving_drains_through_a_broken_link() {
     assert_eq!(client.stats().total().acked, receipts.len() as u64);
 }
 
+/// Found by `tests/model`: who leaves refused all hellos, also those of peers that it was still draining to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_and_cannot_dial_drains_when_its_peer_dials_again() {
+    let server = server(patient()).await;
+    let proxy = proxy_to(&server);
+    let client = client(patient()).await;
+    let got = Collected::by(&client);
+    let me = client.member().id;
+    let contact = contact_at(&client, proxy.address()).await;
+    assert_eq!(contact.id(), server.member().id);
+    eventually(LONG, || is_connected(&server, me)).await;
+    proxy.inject(Fault::Refuse { ms: 400 });
+    proxy.inject(Fault::Reset);
+    eventually(LONG, || !is_connected(&server, me)).await;
+    let receipt = server.send_with_receipt(&Number(0), me).unwrap();
+    let start = Instant::now();
+    within(LONG, server.leave(secs(8))).await;
+    assert_eq!(receipt.now(), Some(Ok(())), "it was acknowledged before the deadline");
+    assert!(start.elapsed() < secs(7), "and nobody waited for that: {:?}", start.elapsed());
+    got.are_exactly(1, LONG).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_goodbye_ends_the_session_at_the_other_side_at_once() {
     let server = server(patient()).await;

@@ -143,13 +143,14 @@ impl Driver {
         if let Some(old) = registry.roster.replaced_by(&incoming.hello.from) {
             self.event(PeerEvent::Replaced { old, new: id });
         }
-        // Who leaves drains, so those that it has a session with may still come back to it.
-        let known = self.peer(id).is_some_and(|handle| !handle.peer.lock().has_ended());
-        let full = self.peers.load().len() >= LEASES_MAX || registry.closed;
-        if (full && !known) || self.stop.is_cancelled() {
-            return Err((incoming.conn, acceptor::busy(self)));
-        }
-        let handle = self.peer_or_new(&registry, id);
+        let known = self.peer(id).filter(|handle| !handle.peer.lock().has_ended());
+        let full = self.peers.load().len() >= LEASES_MAX && self.peer(id).is_none();
+        let handle = match known {
+            // Also while this process leaves: what it drains may wait for just this link.
+            Some(handle) => handle,
+            None if full || registry.closed => return Err((incoming.conn, acceptor::busy(self))),
+            None => self.peer_or_new(&registry, id),
+        };
         handle.hand_over(incoming).map_err(|incoming| (incoming.conn, acceptor::busy(self)))
     }
 

@@ -3,6 +3,7 @@
 //! Not a part of the API: no stability is promised. The targets are in `fuzz/`; `cargo test` runs the doors over the
 //! seeds there and over bytes of chance.
 
+pub mod model;
 mod peer;
 mod session;
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //!
 //! Sans-IO. The handshake itself is decided in [`crate::peer`], because it is about sessions.
 
+#[cfg(any(test, feature = "testing"))]
+mod digest;
 mod pace;
 mod reader;
 

@@ -30,6 +30,11 @@ impl Usage {
     pub(super) fn note(&mut self, now: Instant) {
         self.last = now;
     }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) const fn is_kept(&self) -> bool {
+        self.kept
+    }
 }
 
 impl Peer {

@@ -9,6 +9,8 @@ mod backoff;
 mod contact;
 mod datagrams;
 mod dialling;
+#[cfg(any(test, feature = "testing"))]
+mod digest;
 mod ending;
 mod event;
 mod handshake;
@@ -30,6 +32,8 @@ pub(crate) use backoff::{Backoff, BackoffConfig};
 pub(crate) use contact::{Finding, Search};
 pub use datagrams::DatagramStats;
 pub(crate) use datagrams::{Datagrams, Dropped, Outbound};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use digest::Wait;
 pub(crate) use event::Topic;
 pub use event::{Disconnect, PeerEvent};
 pub(crate) use handshake::{Introduction, Rank};

@@ -116,6 +116,15 @@ impl Reasons {
         self.oneself || !self.is_passive() || self.lease.is_some() || (link_up && self.peer_dialled)
     }
 
+    /// For a model checker; see `Peer::digest`. Which of several addresses has its turn does not count: they lead to the
+    /// same process there.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn digest(&self, into: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Self { contacts, view, peer_dialled, lease, turn: _, oneself } = self;
+        (contacts.len(), view.is_some(), peer_dialled, lease.is_some(), oneself).hash(into);
+    }
+
     /// Where the peer may be: first where a contact was told, then what it advertises in the view.
     fn places(&self) -> impl Iterator<Item = &Place> {
         let contacts = self.contacts.iter().map(|(_, place)| place);

@@ -1,5 +1,7 @@
 //! Batches: records of one stream that will travel in one frame, from the producer's hands to the window.
 
+#[cfg(any(test, feature = "testing"))]
+mod digest;
 mod marks;
 
 use bytes::{Bytes, BytesMut};

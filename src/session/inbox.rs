@@ -1,5 +1,8 @@
 //! One stream's way in: duplicates dropped, order kept, chunks put together, credit granted.
 
+#[cfg(any(test, feature = "testing"))]
+mod digest;
+
 use std::any::Any;
 use std::fmt;
 

@@ -3,6 +3,8 @@
 //! A locked type that is open or closed. Teardown closes it under the lock, so that a late producer gets its message
 //! back. Nothing is awaited under the lock, and no code of the user runs under it.
 
+#[cfg(any(test, feature = "testing"))]
+mod digest;
 mod terms;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -6,6 +6,8 @@
 mod accounts;
 mod batch;
 mod budget;
+#[cfg(any(test, feature = "testing"))]
+mod digest;
 mod ending;
 mod error;
 mod figures;

@@ -1,5 +1,8 @@
 //! One stream's way out: what waits for credit, what was written and is not acknowledged, and where this link stands.
 
+#[cfg(any(test, feature = "testing"))]
+mod digest;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 

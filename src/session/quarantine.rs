@@ -2,6 +2,9 @@
 //! acknowledged: neither in an ack nor in a hello. A view that includes the peer lets it in, in order; otherwise it is
 //! dropped, and the sender still has it. Rule 15 of docs/PROTOCOL.md.
 
+#[cfg(any(test, feature = "testing"))]
+mod digest;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

@@ -1,0 +1,236 @@
+//! The real rooms as a model of stateright.
+//!
+//! A peer cannot be copied: its intake and its receipts are shared with others. So a state is the way that led to it,
+//! and what it is in 128 bits; whoever wants the next one goes the whole way again. Only the 128 bits tell states apart.
+
+use std::hash::{Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use karere::fuzzing::model::{Action, Fault, Scenario, World};
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+use crate::options::Options;
+
+/// A world, by how it came about.
+#[derive(Clone, Debug)]
+pub struct State {
+    way: Box<[Action]>,
+    digest: u128,
+    next: Box<[Action]>,
+    /// One bit a [`Fault`].
+    faults: u32,
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}
+
+struct Walker {
+    scenario: &'static Scenario,
+    calm_every: u128,
+    seen: Arc<AtomicU64>,
+}
+
+/// What came of a scenario.
+pub struct Walked {
+    pub scenario: &'static Scenario,
+    /// States reached, counted as often as they were, which is the transitions.
+    pub transitions: usize,
+    pub unique: usize,
+    pub depth: usize,
+    pub took: Duration,
+    /// All states were seen.
+    pub exhausted: bool,
+    /// Names of what the scenario is there to show and did not.
+    pub not_shown: Vec<String>,
+    /// Each property, and the way on which it does not hold.
+    pub properties: Vec<(&'static str, Option<Counterexample>)>,
+}
+
+/// How something breaks.
+pub struct Counterexample {
+    pub actions: Vec<String>,
+    pub what: String,
+}
+
+impl Walked {
+    /// Everything holds, and the scenario shows what it is there to show.
+    pub fn is_sound(&self) -> bool {
+        self.properties.iter().all(|(_, broken)| broken.is_none())
+            && (!self.exhausted || self.not_shown.is_empty())
+    }
+}
+
+/// Properties and what breaks them.
+const PROPERTIES: &[(&str, Fault, fn(&Walker, &State) -> bool)] = &[
+    ("each message comes at most once", Fault::Twice, |_, state| state.keeps(Fault::Twice)),
+    ("messages of a stream come in order", Fault::Order, |_, state| state.keeps(Fault::Order)),
+    ("none comes at another process than it was sent to", Fault::Address, |_, state| {
+        state.keeps(Fault::Address)
+    }),
+    ("what is acked has come exactly once", Fault::Acked, |_, state| state.keeps(Fault::Acked)),
+    ("what is not sent never comes", Fault::NotSent, |_, state| state.keeps(Fault::NotSent)),
+    ("queued = acked + not sent + indeterminate + pending", Fault::Books, |_, state| {
+        state.keeps(Fault::Books)
+    }),
+    ("one live link a side, and closed are the ones told (7, 10)", Fault::Links, |_, state| {
+        state.keeps(Fault::Links)
+    }),
+    ("both settle on one link (8-11, 17)", Fault::SameLink, |_, state| state.keeps(Fault::SameLink)),
+    ("what is for members comes from members only (3)", Fault::Admission, |_, state| {
+        state.keeps(Fault::Admission)
+    }),
+    ("nothing is said to have come before it is delivered (10, 15)", Fault::Claim, |_, state| {
+        state.keeps(Fault::Claim)
+    }),
+    ("nothing goes to a removed member, nor is it dialled (14)", Fault::Removed, |_, state| {
+        state.keeps(Fault::Removed)
+    }),
+    ("no protocol error between honest processes (18)", Fault::Protocol, |_, state| {
+        state.keeps(Fault::Protocol)
+    }),
+    ("epochs of a pair increase (2)", Fault::Epochs, |_, state| state.keeps(Fault::Epochs)),
+    ("it comes to rest at each instant, and links stay (8-11)", Fault::Storm, |_, state| {
+        state.keeps(Fault::Storm)
+    }),
+    ("nothing panics", Fault::Panic, |_, state| state.keeps(Fault::Panic)),
+    ("everything ends when nothing breaks any more", Fault::Calm, Walker::is_calm),
+];
+
+impl State {
+    const fn keeps(&self, fault: Fault) -> bool {
+        self.faults & 1 << fault as u32 == 0
+    }
+}
+
+impl Walker {
+    /// The world at the end of a way, or the panic on it.
+    fn go(&self, way: &[Action]) -> Result<World, String> {
+        catch_unwind(|| {
+            let mut world = World::new(self.scenario);
+            if let Some((last, before)) = way.split_last() {
+                before.iter().for_each(|action| world.repeat(*action));
+                world.apply(*last);
+            }
+            world
+        })
+        .map_err(|panic| text_of(&*panic))
+    }
+
+    fn state(&self, way: Vec<Action>) -> State {
+        let way = way.into_boxed_slice();
+        match self.go(&way) {
+            Ok(world) => {
+                self.seen.fetch_or(world.seen(), Ordering::Relaxed);
+                let faults = world.faults().iter().fold(0, |faults, (fault, _)| faults | 1 << *fault as u32);
+                let mut next = Vec::new();
+                world.actions(&mut next);
+                State { way, digest: world.digest(), next: next.into(), faults }
+            }
+            Err(what) => {
+                let mut hasher = std::hash::DefaultHasher::new();
+                what.hash(&mut hasher);
+                State {
+                    way,
+                    digest: hasher.finish().into(),
+                    next: Box::default(),
+                    faults: 1 << Fault::Panic as u32,
+                }
+            }
+        }
+    }
+
+    fn is_calm(&self, state: &State) -> bool {
+        state.faults != 0 || !state.digest.is_multiple_of(self.calm_every) || self.calm(state).is_ok()
+    }
+
+    /// Of two schedules each state gets the one that its digest says.
+    fn calm(&self, state: &State) -> Result<(), String> {
+        let world = self.go(&state.way)?;
+        catch_unwind(AssertUnwindSafe(|| world.calm(state.digest >> 64 & 1 == 0))).unwrap_or_else(|panic| Err(text_of(&*panic)))
+    }
+
+    fn why(&self, fault: Fault, state: &State) -> String {
+        let found = match self.go(&state.way) {
+            Err(panic) => return panic,
+            Ok(world) => {
+                world.faults().iter().find(|(found, _)| *found == fault).map(|(_, what)| what.clone())
+            }
+        };
+        found.or_else(|| self.calm(state).err()).unwrap_or_default()
+    }
+}
+
+impl Model for Walker {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![self.state(Vec::new())]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        actions.extend_from_slice(&state.next);
+    }
+
+    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+        let mut way = Vec::with_capacity(state.way.len() + 1);
+        way.extend_from_slice(&state.way);
+        way.push(action);
+        Some(self.state(way))
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        PROPERTIES.iter().map(|(name, _, holds)| Property::always(name, *holds)).collect()
+    }
+}
+
+/// Walks through a scenario until all is seen, something breaks, or it is enough.
+pub fn walk(scenario: &'static Scenario, options: &Options) -> Walked {
+    let seen = Arc::new(AtomicU64::new(0));
+    let walker = Walker { scenario, calm_every: options.calm_every, seen: Arc::clone(&seen) };
+    let from = Instant::now();
+    let mut checker = walker.checker().threads(options.threads).finish_when(HasDiscoveries::AnyFailures);
+    if let Some(most) = options.max_states {
+        checker = checker.target_state_count(most);
+    }
+    let checker = checker.spawn_bfs().join();
+    let took = from.elapsed();
+    let discoveries = checker.discoveries();
+    let walker = checker.model();
+    let counterexample = |name: &str, fault| {
+        let path = discoveries.get(name)?;
+        let state = path.last_state();
+        let actions = state.way.iter().map(Action::to_string).collect();
+        Some(Counterexample { actions, what: walker.why(fault, state) })
+    };
+    let transitions = checker.state_count();
+    let seen = seen.load(Ordering::Relaxed);
+    let not_shown = scenario.shows.iter().filter(|shows| seen & 1 << **shows as u64 == 0);
+    Walked {
+        scenario,
+        transitions,
+        unique: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        took,
+        exhausted: discoveries.is_empty() && options.max_states.is_none_or(|most| transitions < most),
+        not_shown: not_shown.map(|shows| format!("{shows:?}")).collect(),
+        properties: PROPERTIES.iter().map(|(name, fault, _)| (*name, counterexample(name, *fault))).collect(),
+    }
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+}
