@@ -3,12 +3,14 @@
 //! Not a part of the API: no stability is promised. The targets are in `fuzz/`; `cargo test` runs the doors over the
 //! seeds there and over bytes of chance.
 
+mod exchange;
 mod peer;
 mod session;
 #[cfg(test)]
 mod tests;
 mod wire;
 
+pub use exchange::exchange;
 pub use peer::peer_pair;
 pub use session::session_ops;
 pub use wire::{frames, hello, records};

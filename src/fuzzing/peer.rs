@@ -4,28 +4,25 @@
 mod conn;
 mod datagrams;
 mod leaving;
+mod node;
 mod views;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use conn::{Conn, End, Stage};
 use datagrams::Datagrams;
+use node::Node;
+pub(super) use node::{endpoint, member, member_id, surroundings};
 use views::System;
 
 use super::Source;
-use super::session::{Books, check_balance, config, intake, types};
-use crate::limits::{self, CREDIT_BYTES_MIN};
-use crate::link::LinkConfig;
-use crate::member::{Endpoint, Member, MemberId, Views};
-use crate::peer::{
-    BackoffConfig, ContactId, Counters, HealthConfig, Introduction, Peer, PeerConfig, PeerOutput, Roster,
-    Surroundings,
-};
+use super::session::{Books, check_balance};
+use crate::member::Views;
+use crate::peer::{ContactId, Peer, PeerOutput};
 use crate::session::{Cause, Delivery, Handled, Reservation, Transmit};
-use crate::wire::{Epoch, StreamId};
 
 /// Operations of one run.
 const OPERATIONS_MAX: usize = 300;
@@ -37,14 +34,6 @@ const FLIPS_MAX: u32 = 3;
 const TURNS_MAX: usize = 20_000;
 /// Side 0 keeps a contact to side 1 for ever.
 const KEEPER: usize = 0;
-
-struct Node {
-    with: Surroundings,
-    roster: Roster,
-    peer: Option<Peer>,
-    held: VecDeque<Handled>,
-    asked: VecDeque<(Epoch, StreamId)>,
-}
 
 struct Run {
     now: Instant,
@@ -58,56 +47,6 @@ struct Run {
     keeping: bool,
     flips: u32,
     ids: u64,
-}
-
-pub(super) fn endpoint() -> Endpoint {
-    std::net::SocketAddr::from(([10, 0, 0, 1], 7400)).into()
-}
-
-pub(super) fn member_id(number: u64) -> MemberId {
-    MemberId::from_parts(number, number.into())
-}
-
-pub(super) fn member(id: MemberId) -> Member {
-    Member { id, endpoints: Vec::new(), name: String::new(), labels: BTreeMap::new(), joined: None }
-}
-
-/// A process that nobody has met.
-pub(super) fn surroundings(id: MemberId) -> Surroundings {
-    let config = PeerConfig {
-        session: config(CREDIT_BYTES_MIN),
-        idle: limits::IDLE,
-        link: LinkConfig { ping: limits::PING, liveness: limits::LIVENESS },
-        backoff: BackoffConfig { min: limits::REDIAL_MIN, max: limits::REDIAL_MAX },
-        health: HealthConfig::default(),
-        connect: limits::CONNECT,
-        hello: limits::HELLO,
-        lease: limits::RESUME_LEASE,
-        body_check: crate::wire::BodyCheck::Crc,
-    };
-    let me = Arc::new(Introduction { member: member(id), ..Introduction::default() });
-    let counters = Arc::new(Counters::new());
-    Surroundings { config, me, counters, quarantine: Default::default(), sent: Arc::default() }
-}
-
-impl Node {
-    fn new(id: u64, views: Views) -> Self {
-        let with = surroundings(member_id(id));
-        let roster = Roster::new(views);
-        Self { with, roster, peer: None, held: VecDeque::new(), asked: VecDeque::new() }
-    }
-
-    fn id(&self) -> MemberId {
-        self.with.me.member.id
-    }
-
-    /// The peer for this member; another one's goes, as its session has ended.
-    fn peer(&mut self, of: MemberId) -> &mut Peer {
-        let (with, roster) = (&self.with, &self.roster);
-        self.peer.get_or_insert_with(|| {
-            Peer::new(with.clone(), of, intake(), Arc::new(types()), 7).with_seat(roster.seat(of))
-        })
-    }
 }
 
 /// A list of operations on a pair of processes.

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use super::{frames, hello, peer_pair, records, session_ops};
+use super::{exchange, frames, hello, peer_pair, records, session_ops};
 
 type Door = fn(&[u8]);
 
-const DOORS: [(&str, Door); 5] = [
+const DOORS: [(&str, Door); 6] = [
     ("hello", hello),
+    ("exchange", exchange),
     ("frames", frames),
     ("records", records),
     ("session_ops", session_ops),
