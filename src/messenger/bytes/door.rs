@@ -98,7 +98,8 @@ impl World {
             9..=11 => (0..=operation >> 4 & 7).for_each(|_| self.deliver(side)),
             12 if operation >> 4 & 7 == 0 => self.session_over(),
             12 => self.set_capacity(side, usize::from(operation >> 4 & 7)),
-            13 => self.on_end(source, |world, at, _| world.fill(at)),
+            13 if operation >> 4 & 3 == 0 => self.on_end(source, |world, at, _| world.fill(at)),
+            13 => self.deliver(side),
             _ if self.honest => self.deliver(side),
             _ => self.inject(side, operation >> 4 & 7, source),
         }
@@ -134,8 +135,9 @@ impl World {
 
     /// Bytes that tell where they belong.
     fn pattern(of: usize, opener: bool, offset: u64, length: usize) -> Vec<u8> {
-        let seed = 2 * of as u64 + u64::from(opener);
-        let at = |at: u64| ((at ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
+        let seed = (2 * of as u64 + u64::from(opener)).wrapping_mul(37);
+        // Cheap, because there is much of it.
+        let at = |at: u64| (at ^ (at >> 8) ^ (at >> 15)).wrapping_add(seed) as u8;
         (offset..offset + length as u64).map(at).collect()
     }
 
