@@ -281,16 +281,17 @@ mod tests {
     #[test]
     fn what_is_taken_in_advance_leads_beyond_no_limit_and_is_given_back() {
         let limits = BudgetLimits { queue_bytes: 100_000, ..LIMITS };
-        let budget = Arc::new(Budget::new(limits));
-        let mut account = Account::new(Arc::clone(&budget));
-        let free = budget.shared_free();
-        account.take(95_000, true).unwrap();
-        account.take(5_000, true).unwrap();
-        assert_eq!(account.take(1, true), Err(NoRoom::Destination), "to the byte");
-        account.give_back(60_000);
-        assert_eq!(budget.shared.load(Ordering::Relaxed), 30_000 + SLACK_BYTES);
-        account.give_back(40_000);
-        assert_eq!((account.taken(), budget.shared_free()), (0, free));
+        for steps in [&[95_000, 5_000][..], &[50_000, 45_000, 5_000]] {
+            let budget = Arc::new(Budget::new(limits));
+            let mut account = Account::new(Arc::clone(&budget));
+            let free = budget.shared_free();
+            steps.iter().for_each(|bytes| account.take(*bytes, true).unwrap());
+            assert_eq!(account.take(1, true), Err(NoRoom::Destination), "to the byte");
+            account.give_back(60_000);
+            assert_eq!(budget.shared.load(Ordering::Relaxed), 30_000 + SLACK_BYTES);
+            account.give_back(40_000);
+            assert_eq!((account.taken(), budget.shared_free()), (0, free));
+        }
     }
 
     #[test]
