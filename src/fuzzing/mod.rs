@@ -1,8 +1,10 @@
-//! Doors for the fuzzer into the sans-IO rooms. Any bytes may be given to any of them; what does not hold panics.
+//! Doors for the fuzzer into the sans-IO rooms, and into what messages carry. Any bytes may be given to any of them; what
+//! does not hold panics.
 //!
 //! Not a part of the API: no stability is promised. The targets are in `fuzz/`; `cargo test` runs the doors over the
 //! seeds there and over bytes of chance.
 
+mod exchange;
 pub mod model;
 mod peer;
 mod session;
@@ -10,6 +12,8 @@ mod session;
 mod tests;
 mod wire;
 
+pub use crate::messenger::doors::{byte_streams, requests};
+pub use exchange::exchange;
 pub use peer::peer_pair;
 pub use session::session_ops;
 pub use wire::{frames, hello, records};

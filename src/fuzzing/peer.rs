@@ -1,29 +1,28 @@
 //! Two processes that dial each other through connections that break as the fuzzer says: cut, bent, silent; processes
-//! restart, sessions are forgotten, both dial at once. Does what the driver does.
+//! restart, sessions are forgotten, both dial at once, views come and go. Does what the driver does.
 
 mod conn;
 mod datagrams;
 mod leaving;
+mod node;
+mod views;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use conn::{Conn, End, Stage};
 use datagrams::Datagrams;
+use node::Node;
+pub(super) use node::{endpoint, member, member_id, surroundings};
+use views::System;
 
 use super::Source;
-use super::session::{Books, check_balance, config, intake, types};
-use crate::limits::{self, CREDIT_BYTES_MIN};
-use crate::link::LinkConfig;
-use crate::member::{Endpoint, Member, MemberId};
-use crate::peer::{
-    BackoffConfig, ContactId, Counters, HealthConfig, Introduction, Peer, PeerConfig, PeerOutput,
-    Surroundings,
-};
+use super::session::{Books, check_balance};
+use crate::member::Views;
+use crate::peer::{ContactId, Peer, PeerOutput};
 use crate::session::{Cause, Delivery, Handled, Reservation, Transmit};
-use crate::wire::{Epoch, StreamId};
 
 /// Operations of one run.
 const OPERATIONS_MAX: usize = 300;
@@ -36,19 +35,13 @@ const TURNS_MAX: usize = 20_000;
 /// Side 0 keeps a contact to side 1 for ever.
 const KEEPER: usize = 0;
 
-struct Node {
-    with: Surroundings,
-    peer: Option<Peer>,
-    held: VecDeque<Handled>,
-    asked: VecDeque<(Epoch, StreamId)>,
-}
-
 struct Run {
     now: Instant,
     nodes: [Node; 2],
     conns: VecDeque<Conn>,
     books: Books,
     datagrams: Datagrams,
+    system: System,
     honest: bool,
     /// Nobody has left yet, so side 0 keeps its contact whatever happens.
     keeping: bool,
@@ -56,58 +49,18 @@ struct Run {
     ids: u64,
 }
 
-fn endpoint() -> Endpoint {
-    std::net::SocketAddr::from(([10, 0, 0, 1], 7400)).into()
-}
-
-impl Node {
-    fn new(id: u64) -> Self {
-        let member = Member {
-            id: MemberId::from_parts(id, id.into()),
-            endpoints: Vec::new(),
-            name: String::new(),
-            labels: BTreeMap::new(),
-            joined: None,
-        };
-        let config = PeerConfig {
-            session: config(CREDIT_BYTES_MIN),
-            idle: limits::IDLE,
-            link: LinkConfig { ping: limits::PING, liveness: limits::LIVENESS },
-            backoff: BackoffConfig { min: limits::REDIAL_MIN, max: limits::REDIAL_MAX },
-            health: HealthConfig::default(),
-            connect: limits::CONNECT,
-            hello: limits::HELLO,
-            lease: limits::RESUME_LEASE,
-            body_check: crate::wire::BodyCheck::Crc,
-        };
-        let me = Arc::new(Introduction { member, ..Introduction::default() });
-        let counters = Arc::new(Counters::new());
-        let with =
-            Surroundings { config, me, counters, quarantine: Default::default(), sent: Arc::default() };
-        Self { with, peer: None, held: VecDeque::new(), asked: VecDeque::new() }
-    }
-
-    fn id(&self) -> MemberId {
-        self.with.me.member.id
-    }
-
-    /// The peer for this member; another one's goes, as its session has ended.
-    fn peer(&mut self, of: MemberId) -> &mut Peer {
-        let with = &self.with;
-        self.peer.get_or_insert_with(|| Peer::new(with.clone(), of, intake(), Arc::new(types()), 7))
-    }
-}
-
 /// A list of operations on a pair of processes.
 pub fn peer_pair(bytes: &[u8]) {
     let mut source = Source(bytes);
     let mode = source.u8();
+    let views = if mode & 0x10 == 0 { Views::Agreed } else { Views::Local };
     let mut run = Run {
         now: Instant::now(),
-        nodes: [Node::new(1), Node::new(2)],
+        nodes: [Node::new(1, views), Node::new(2, views)],
         conns: VecDeque::new(),
         books: Books::default(),
         datagrams: Datagrams::default(),
+        system: System::new(views),
         honest: mode & 1 == 0,
         keeping: true,
         flips: 0,
@@ -122,7 +75,7 @@ pub fn peer_pair(bytes: &[u8]) {
         run.check();
     }
     if run.honest {
-        run.finish(usize::from(mode >> 1 & 1), mode >> 2);
+        run.finish(usize::from(mode >> 1 & 1), mode >> 2 & 3);
     }
     for node in &mut run.nodes {
         if let Some(peer) = &mut node.peer {
@@ -139,12 +92,15 @@ impl Run {
         let at = usize::from(operation >> 7);
         match operation & 0x1f {
             0..=4 => {
+                self.want(at);
                 if let Some(peer) = &self.nodes[at].peer {
                     let intake = Arc::clone(peer.session().intake());
-                    self.books.push(&intake, source, None);
+                    self.books.push(&intake, source, None, operation & 0x20 == 0);
                 }
             }
-            5..=8 => self.act(at),
+            5 | 6 => self.act(at),
+            7 => self.decide(at, operation >> 5 & 3),
+            8 => self.install_next(at),
             9..=12 => {
                 let (which, most) = (usize::from(source.u8()), usize::from(source.u16()));
                 self.carry(which, at, most);
@@ -168,7 +124,8 @@ impl Run {
             24 => self.keep(at),
             25 if at != KEEPER => self.drop_contact(at),
             26 => self.forget(at),
-            27 => self.restart(at),
+            27 if operation & 0x20 == 0 => self.restart(at),
+            27 => self.reincarnate(at),
             28 if !self.honest => self.inject(at, source),
             29 if !self.honest => self.inject_hello(at, source),
             30 => self.send_datagram(at, source),
@@ -230,9 +187,11 @@ impl Run {
         loop {
             let node = &mut self.nodes[at];
             let Some(peer) = &mut node.peer else { return };
+            let peer_id = peer.id();
             let Some(output) = peer.poll_output() else { break };
             match output {
                 PeerOutput::Deliver { epoch, delivery } => {
+                    node.admits(peer_id, delivery.stream);
                     self.books.got(at, &delivery, self.honest);
                     let Delivery { stream, records, bytes, .. } = delivery;
                     node.held.push_back(Handled { epoch, stream, records, bytes });
@@ -254,6 +213,7 @@ impl Run {
         let node = &mut self.nodes[at];
         if let Some(peer) = node.peer.take_if(|peer| peer.is_over()) {
             check_balance(peer.session());
+            node.note_gone(&peer);
             self.bury(at, peer);
             if at == KEEPER && self.keeping {
                 // Contacts of a peer that was replaced go over to who is there now.
@@ -281,6 +241,9 @@ impl Run {
     /// A contact at this side.
     fn keep(&mut self, at: usize) {
         let (now, of) = (self.now, self.nodes[1 - at].id());
+        if self.nodes[at].roster.seat(of).gone.is_some() {
+            return; // It looks for whoever comes to that address instead.
+        }
         let peer = self.nodes[at].peer(of);
         if peer.id() == of {
             peer.remove_contact(ContactId(1));
@@ -294,8 +257,10 @@ impl Run {
 
     /// Without a recursion through `keep`.
     fn take_outputs_of_changed(&mut self, at: usize) {
-        if let Some(peer) = self.nodes[at].peer.take_if(|peer| peer.is_over()) {
+        let node = &mut self.nodes[at];
+        if let Some(peer) = node.peer.take_if(|peer| peer.is_over()) {
             check_balance(peer.session());
+            node.note_gone(&peer);
             self.bury(at, peer);
         }
     }
@@ -338,6 +303,7 @@ impl Run {
         peer.end(Cause::SessionLost);
         while let Some(output) = peer.poll_output() {
             if let PeerOutput::Deliver { delivery, .. } = output {
+                self.nodes[at].admits(peer.id(), delivery.stream);
                 self.books.got(at, &delivery, self.honest);
             }
         }
@@ -357,8 +323,9 @@ impl Run {
             self.bury(at, peer);
         }
         self.lose_conns(at);
-        self.nodes[at] = Node::new(id);
-        if at == KEEPER {
+        self.nodes[at] = Node::new(id, self.system.views());
+        self.system.restarted(at);
+        if at == KEEPER || self.nodes[KEEPER].peer.is_none() {
             self.keep(KEEPER);
         }
     }
@@ -375,6 +342,7 @@ impl Run {
         for (at, node) in self.nodes.iter().enumerate() {
             let Some(peer) = &node.peer else { continue };
             check_balance(peer.session());
+            node.check(peer);
             let open = |conn: &&Conn| matches!(conn.ends[at].stage, Stage::Frames(_));
             let links: Vec<_> = self.conns.iter().filter(open).map(|conn| conn.ends[at].link).collect();
             assert!(links.len() <= 1, "one link at a time: {links:?}");
@@ -388,6 +356,7 @@ impl Run {
 
     /// Mends everything; then all must come to its end. At last one side leaves.
     fn finish(&mut self, leaver: usize, loses: u8) {
+        self.reconcile();
         self.keep(KEEPER);
         for turn in 0..TURNS_MAX {
             let mut moved = self.carry_all();

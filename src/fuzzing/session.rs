@@ -72,8 +72,14 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Queues a message of the fuzzer's choice, if there is room.
-    pub(super) fn push(&mut self, intake: &SharedIntake, source: &mut Source<'_>, under: Option<Under>) {
+    /// Queues a message of the fuzzer's choice, if there is room. `open`: on a stream that is open to anyone.
+    pub(super) fn push(
+        &mut self,
+        intake: &SharedIntake,
+        source: &mut Source<'_>,
+        under: Option<Under>,
+        open: bool,
+    ) {
         let what = source.u8();
         let class = [Class::Urgent, Class::Normal, Class::Normal, Class::Bulk][usize::from(what & 3)];
         let protocol = if what & 4 == 0 { Protocol::APPLICATION } else { Protocol::BYTES };
@@ -87,7 +93,7 @@ impl Books {
         let tag = self.receipts.len() as u32;
         let body = body(tag, bytes);
         let body = if what & 0x40 == 0 { Body::Shared(&body) } else { Body::Slice(&body) };
-        let stream = StreamId::new(protocol, class, true);
+        let stream = StreamId::new(protocol, class, open);
         let out = Outgoing { stream, hash: tag, version: 1, body, reply: &|| what & 0x80 != 0 };
         let (ticket, receipt) = Ticket::new();
         let pushed = match under {
@@ -251,7 +257,7 @@ impl Run {
                 let key = (terms & 2 != 0).then(|| u64::from(source.u8() & 3));
                 let terms = Terms { expires: millis.map(|millis| self.now + millis), key };
                 let under = (millis.is_some() || key.is_some()).then_some((self.now, terms));
-                self.books.push(&intake, source, under);
+                self.books.push(&intake, source, under, true);
             }
             4 | 5 => self.write(at),
             6 => {

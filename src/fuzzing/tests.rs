@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
-use super::{frames, hello, peer_pair, records, session_ops};
+use super::{byte_streams, exchange, frames, hello, peer_pair, records, requests, session_ops};
 
 type Door = fn(&[u8]);
 
-const DOORS: [(&str, Door); 5] = [
+const DOORS: [(&str, Door); 8] = [
     ("hello", hello),
+    ("exchange", exchange),
     ("frames", frames),
     ("records", records),
     ("session_ops", session_ops),
     ("peer_pair", peer_pair),
+    ("byte_streams", byte_streams),
+    ("requests", requests),
 ];
 
 #[test]

@@ -19,16 +19,23 @@ const STATED_BYTES: usize = 256;
 /// The first bytes of a connection: as they are, and with magic, length and checksum put right.
 pub fn hello(bytes: &[u8]) {
     opening(bytes);
-    if bytes.len() < 8 + 4 || bytes.len() > HELLO_BYTES_MAX - STATED_BYTES {
-        return;
+    if bytes.len() <= HELLO_BYTES_MAX - STATED_BYTES {
+        opening(&repaired_opening(bytes));
     }
+}
+
+/// The same with magic, length and checksum put right; too few bytes as they are.
+pub(super) fn repaired_opening(bytes: &[u8]) -> Vec<u8> {
     let mut repaired = bytes.to_vec();
+    if bytes.len() < 8 + 4 {
+        return repaired;
+    }
     let content_bytes = bytes.len() - 4;
     repaired[..4].copy_from_slice(&first::MAGIC);
     repaired[4..8].copy_from_slice(&(bytes.len() as u32 - 8).to_le_bytes());
     let checksum = crc(&repaired[..content_bytes]);
     repaired[content_bytes..].copy_from_slice(&checksum.to_le_bytes());
-    opening(&repaired);
+    repaired
 }
 
 fn opening(bytes: &[u8]) {

@@ -288,6 +288,28 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_takes_no_bytes_is_looked_at_when_it_dies_and_not_before() {
+        let start = Instant::now();
+        let mut link = Link::new(LinkId(1), CONFIG, start);
+        link.handle_written(start, false, true);
+        link.handle_heard(start + Duration::from_secs(1));
+        link.handle_written(start + Duration::from_secs(1), false, true);
+        assert!(link.poll_timeout() > start, "no timer of the past");
+    }
+
+    #[test]
+    fn who_speaks_all_the_time_and_is_not_heard_learns_it() {
+        let start = Instant::now();
+        let mut link = Link::new(LinkId(1), CONFIG, start);
+        for tenth in 0..100 {
+            link.handle_written(start + Duration::from_millis(100) * tenth, true, false);
+        }
+        let ago = Duration::from_secs(9);
+        report(&mut link, start + Duration::from_secs(10), ago);
+        assert_eq!(link.unheard(), Some(ago));
+    }
+
+    #[test]
     fn a_link_that_only_hears_says_something_each_ping_time() {
         let start = Instant::now();
         let mut link = Link::new(LinkId(1), CONFIG, start);

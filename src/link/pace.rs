@@ -102,6 +102,17 @@ mod tests {
     }
 
     #[test]
+    fn a_link_is_judged_after_ten_milliseconds_of_waiting_and_not_before() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        pace.handle_written(start, 100, true);
+        pace.handle_written(start + WRITE_TIME / 2, 400, true);
+        assert_eq!(pace.room_bytes(), WRITE_BYTES, "too little is known");
+        pace.handle_written(start + WRITE_TIME, 500, true);
+        assert_eq!(pace.room_bytes(), 1000, "what it took in that time");
+    }
+
+    #[test]
     fn a_link_that_takes_nothing_still_gets_one_batch() {
         let mut pace = Pace::default();
         let start = Instant::now();

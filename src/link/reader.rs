@@ -112,6 +112,68 @@ mod tests {
     }
 
     #[test]
+    fn a_read_that_fills_its_room_gets_more_and_others_do_not() {
+        let mut reader = FrameReader::default();
+        let before = reader.buffer().capacity();
+        assert!((4096..READ_BYTES).contains(&before), "little at first");
+        // The beginning of a frame, whose body is never all there.
+        let ping = frame::encode(&Frame::Ping { nonce: 1, heard_millis: 1 }, BodyCheck::Crc);
+        reader.buffer().extend_from_slice(&ping[..10]);
+        reader.note_read();
+        assert_eq!(reader.buffer().capacity(), before, "there is room");
+        for _ in 0..3 {
+            let room = reader.buffer.capacity() - reader.buffer.len();
+            reader.buffer.extend_from_slice(&vec![0; room]);
+            reader.note_read();
+            let buffer = reader.buffer();
+            assert!(buffer.capacity() - buffer.len() >= READ_BYTES, "a read of nothing would be the end");
+        }
+    }
+
+    #[test]
+    fn a_large_frame_that_has_begun_gets_room_for_its_rest() {
+        let frame = Frame::Datagram(Datagram {
+            stream: StreamId::new(Protocol(64), Class::Bulk, true),
+            record: vec![5; 300_000].into(),
+        });
+        let bytes = frame::encode(&frame, BodyCheck::Crc);
+        let mut reader = FrameReader::default();
+        reader.buffer().extend_from_slice(&bytes[..5000]);
+        assert_eq!(reader.next(), Ok(None));
+        let buffer = reader.buffer();
+        assert!(buffer.capacity() - buffer.len() >= bytes.len() - 5000, "all of it in one read");
+    }
+
+    #[test]
+    fn a_small_frame_holds_no_large_buffer_and_a_large_one_is_not_copied() {
+        let stream = StreamId::new(Protocol(64), Class::Bulk, true);
+        for (rest_bytes, copied) in
+            [(100, true), (OWN_FRAME_BYTES - 1, true), (OWN_FRAME_BYTES, false), (OWN_FRAME_BYTES * 2, false)]
+        {
+            let record = vec![5; rest_bytes - frame::BODY_CRC_BYTES].into();
+            let bytes = frame::encode(&Frame::Datagram(Datagram { stream, record }), BodyCheck::Crc);
+            let mut reader = FrameReader::default();
+            reader.buffer().extend_from_slice(&bytes);
+            // Something comes behind it, into the same buffer.
+            reader.buffer().extend_from_slice(&[1]);
+            let Ok(Some(Frame::Datagram(datagram))) = reader.next() else { panic!("a datagram") };
+            assert_eq!(datagram.record.is_unique(), copied, "{rest_bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back_only_when_nothing_waits_in_it() {
+        let mut reader = FrameReader { busy: true, ..FrameReader::default() };
+        reader.buffer().extend_from_slice(&[7; 5]);
+        reader.note_idle();
+        assert_eq!(reader.buffer().len(), 5, "the beginning of a frame stays");
+        let mut reader = FrameReader::default();
+        let little = reader.buffer().capacity();
+        reader.note_idle();
+        assert_eq!(reader.buffer.capacity(), little, "as much as an idle one may keep");
+    }
+
+    #[test]
     fn an_idle_reader_holds_no_memory() {
         let mut reader = FrameReader { busy: true, ..FrameReader::default() };
         reader.buffer();

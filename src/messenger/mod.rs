@@ -5,6 +5,8 @@ mod bytes;
 mod contact;
 mod datagram;
 mod dispatch;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod doors;
 mod ending;
 mod events;
 mod flush;

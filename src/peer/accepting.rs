@@ -9,7 +9,7 @@ use super::{Dialling, Live, Peer, PeerEvent, PeerOutput, State};
 use crate::link::{Link, LinkConfig, LinkEnd, LinkId};
 use crate::session::ProtocolError;
 use crate::wire::first::Code;
-use crate::wire::{Hello, Reject, Seq};
+use crate::wire::{Epoch, Hello, Reject, Seq};
 
 impl Peer {
     /// A hello that means this process. `Ok`: the link is adopted, write the answer; `Err`: write the refusal.
@@ -31,6 +31,9 @@ impl Peer {
         // Before the epochs are believed: nobody ends another's session by knowing its id.
         if let Err(why) = self.check_name(hello) {
             return refuse(&self.with.me, Code::Identity, &why);
+        }
+        if hello.epoch == Epoch::UNKNOWN {
+            return refuse(&self.with.me, Code::Malformed, "epochs begin at 1");
         }
         match self.same(hello) {
             Same::Unknown => return refuse(&self.with.me, Code::SessionUnknown, "no such session"),

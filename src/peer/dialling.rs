@@ -118,7 +118,9 @@ impl Peer {
 
     fn handle_answer(&mut self, now: Instant, link: LinkId, answer: &Hello) -> bool {
         let Some(rank) = self.pending(link).map(|dial| dial.rank) else { return false };
-        if answer.from.id != self.id || answer.to != Some(self.with.me.member.id) {
+        let is_meant = answer.from.id == self.id && answer.to == Some(self.with.me.member.id);
+        // Bound to none, no session of the peer would ever be the same one.
+        if !is_meant || answer.epoch == Epoch::UNKNOWN {
             self.redial(now);
             return false;
         }

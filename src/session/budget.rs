@@ -279,6 +279,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_in_advance_leads_beyond_no_limit_and_is_given_back() {
+        let limits = BudgetLimits { queue_bytes: 100_000, ..LIMITS };
+        for steps in [&[95_000, 5_000][..], &[50_000, 45_000, 5_000]] {
+            let budget = Arc::new(Budget::new(limits));
+            let mut account = Account::new(Arc::clone(&budget));
+            let free = budget.shared_free();
+            steps.iter().for_each(|bytes| account.take(*bytes, true).unwrap());
+            assert_eq!(account.take(1, true), Err(NoRoom::Destination), "to the byte");
+            account.give_back(60_000);
+            assert_eq!(budget.shared.load(Ordering::Relaxed), 30_000 + SLACK_BYTES);
+            account.give_back(40_000);
+            assert_eq!((account.taken(), budget.shared_free()), (0, free));
+        }
+    }
+
+    #[test]
+    fn a_reserve_that_grows_is_used_though_something_shared_is_held() {
+        let budget = Arc::new(Budget::new(LIMITS));
+        let mut account = Account::new(Arc::clone(&budget));
+        let others: Vec<_> = (0..99).map(|_| Account::new(Arc::clone(&budget))).collect();
+        account.take(6_000, true).unwrap();
+        assert_eq!((account.reserved, account.shared), (5_000, 1_000), "a hundredth of half");
+        drop(others);
+        account.take(4_000, false).unwrap();
+        assert_eq!((account.reserved, account.shared), (9_000, 1_000));
+        assert_eq!(account.taken(), 10_000);
+    }
+
+    #[test]
     fn replies_have_their_own_room_and_it_comes_back() {
         let budget = Arc::new(Budget::new(LIMITS));
         let mut account = Account::new(budget);

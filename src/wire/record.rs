@@ -194,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_located_among_others() {
+        let (plain, mut extended) = (record(WHOLE, b"body"), total_extension(9).to_vec());
+        extended.extend_from_slice(b"tail");
+        let extended = record(FIRST | EXTENDED, &extended);
+        for (bytes, body) in [(&plain, b"body"), (&extended, b"tail")] {
+            let (_, range) = locate(&[&bytes[..], &plain[..], &plain[..]].concat()).unwrap();
+            assert_eq!((&bytes[range.clone()], range.end), (&body[..], bytes.len()));
+        }
+    }
+
+    #[test]
     fn a_record_longer_than_its_batch_is_refused() {
         let mut bytes = record(WHOLE, b"body");
         bytes.pop();

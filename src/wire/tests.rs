@@ -233,6 +233,32 @@ fn the_fullest_hello_fits() {
 }
 
 #[test]
+fn more_of_anything_than_a_hello_or_a_goodbye_may_have_is_refused() {
+    let Some((_, Value::First(FirstBytes::Hello(hello)))) = values().into_iter().next() else { panic!() };
+    let endpoints = |count: usize| {
+        let mut hello = hello.clone();
+        hello.from.endpoints = (0..count).map(|_| "10.0.0.1:7400".parse().unwrap()).collect();
+        read_opening(&first::encode(&FirstBytes::Hello(hello)))
+    };
+    assert!(matches!(endpoints(ENDPOINTS_MAX), Some(Ok(_))));
+    assert!(matches!(
+        endpoints(ENDPOINTS_MAX + 1),
+        Some(Err(DecodeError::TooLong { what: "endpoints", .. }))
+    ));
+    let goodbye = |count: usize| {
+        let last = (0..count).map(|_| (StreamId(0), Seq(1))).collect();
+        read_frame(&encode_control(&Frame::Goodbye { last, confirmed: false }))
+    };
+    assert!(matches!(goodbye(STREAMS_MAX), Some(Ok(_))));
+    assert!(matches!(goodbye(STREAMS_MAX + 1), Some(Err(DecodeError::TooLong { .. }))));
+}
+
+#[test]
+fn a_frame_of_a_kind_that_is_not_known_is_read_as_such() {
+    assert_eq!(read_frame(&encode_control(&Frame::Unknown)), Some(Ok(Frame::Unknown)));
+}
+
+#[test]
 fn the_version_is_the_lower_maximum_or_none() {
     let range = |lowest, highest| Versions { lowest, highest };
     for (ours, theirs, agreed) in [

@@ -9,7 +9,7 @@ use super::super::session::NORMAL;
 use super::super::wire::repaired_frame;
 use super::{FLIPS_MAX, Run};
 use crate::link::{FrameReader, LinkEnd, LinkId};
-use crate::peer::{Peer, PeerOutput};
+use crate::peer::{Peer, PeerOutput, Standing};
 use crate::session::Cause;
 use crate::wire::frame::encode_control;
 use crate::wire::{Epoch, FirstBytes, Frame, Hello, Seq, StreamId, StreamResume, first};
@@ -227,14 +227,22 @@ impl Run {
     fn greet(&mut self, which: usize, to: usize, hello: &Hello) -> Option<(LinkId, Option<Vec<u8>>)> {
         let node = &mut self.nodes[to];
         let of = hello.from.id;
-        let judged = node.with.me.judge(hello);
+        let seat = node.roster.seat(of);
+        let met = node.peer.as_ref().is_some_and(|peer| peer.id() == of);
+        let judged = match node.with.me.judge(hello) {
+            Ok(()) if !met && seat.judge(hello.from.joined) == Standing::Removed => {
+                Err(Box::new(seat.refusal(&node.with.me)))
+            }
+            judged => judged,
+        };
         let link = node.with.counters.link();
-        if node.peer.as_ref().is_some_and(|peer| peer.id() != of) {
+        if judged.is_ok() && !met {
             // This pair has room for one peer; in a process the old one's would stay beside it until its lease is over.
             if let Some(mut peer) = node.peer.take() {
                 peer.end(Cause::SessionLost);
                 while let Some(output) = peer.poll_output() {
                     if let PeerOutput::Deliver { delivery, .. } = output {
+                        self.nodes[to].admits(peer.id(), delivery.stream);
                         self.books.got(to, &delivery, self.honest);
                     }
                 }

@@ -10,6 +10,8 @@
 //! streams of a session (no locks, no port), [`streams`] the lock and the port around it, [`stream`] what the
 //! application holds.
 
+#[cfg(any(test, feature = "testing"))]
+pub(super) mod door;
 mod error;
 mod mux;
 mod notices;

@@ -72,7 +72,7 @@ impl Mux {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) const fn len(&self) -> usize {
         self.open
     }

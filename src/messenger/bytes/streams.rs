@@ -113,7 +113,7 @@ impl Streams {
     }
 
     /// Ends of streams that this session has here, until they are dropped.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn len(&self) -> usize {
         self.locked.lock().mux.len()
     }

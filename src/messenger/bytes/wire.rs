@@ -76,6 +76,8 @@ pub(super) enum MessageError {
     TextTooLong { bytes: usize },
     #[error("the name of a byte stream, or the reason of its abort, is not UTF-8")]
     NotUtf8,
+    #[error("a byte stream opened by the side that is to accept it")]
+    NotOpener,
 }
 
 /// What could be told of bytes that do not decode.
@@ -142,10 +144,13 @@ pub(super) fn decode(mut body: Bytes) -> Result<(Head, Content), Malformed> {
     let id = u64::from_le_bytes([i0, i1, i2, i3, i4, i5, i6, i7]);
     let head = Head { id, from_opener: tag & FROM_OPENER != 0 };
     let tag = tag & !FROM_OPENER;
-    match decode_content(tag, body) {
-        Ok(content) => Ok((head, content)),
-        Err(error) => Err(Malformed { error, head: Some(head), opens: tag == OPEN }),
-    }
+    let opens = tag == OPEN && head.from_opener;
+    let content = match decode_content(tag, body) {
+        // Its id would be one of the other side's own, and the stream in the place of one that is opened there.
+        Ok(Content::Open { .. }) if !opens => Err(MessageError::NotOpener),
+        content => content,
+    };
+    content.map(|content| (head, content)).map_err(|error| Malformed { error, head: Some(head), opens })
 }
 
 fn decode_content(tag: u8, body: Bytes) -> Result<Content, MessageError> {

@@ -8,6 +8,8 @@
 
 mod answering;
 mod asking;
+#[cfg(any(test, feature = "testing"))]
+pub(super) mod door;
 mod error;
 mod handlers;
 mod lane;

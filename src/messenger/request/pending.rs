@@ -75,7 +75,7 @@ impl Pending {
     }
 
     /// How many wait.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
         self.0.lock().len()
     }

@@ -92,6 +92,18 @@ fn r4_a_session_that_is_not_here_is_refused_and_nothing_is_bound() {
 }
 
 #[test]
+fn r4_who_names_no_epoch_is_bound_to_none() {
+    let mut solo = Solo::contact();
+    let refusal = solo.accept(&solo.hello((1, 1), 0, 0)).unwrap_err();
+    assert_eq!((refusal.code, solo.peer.session().peer_epoch()), (Code::Malformed, None));
+    let (link, hello) = solo.dial();
+    let none = solo.hello((hello.generation, hello.attempt), 0, hello.epoch.0);
+    assert!(!solo.reply(link, FirstBytes::Answer(Box::new(none))));
+    assert_eq!(solo.peer.session().peer_epoch(), None, "or it could not be linked ever after");
+    solo.link();
+}
+
+#[test]
 fn r4_a_stale_hello_is_refused_and_the_session_stays() {
     let mut solo = Solo::new();
     let (link, _) = solo.accept(&solo.hello((1, 1), 5, 0)).unwrap();

@@ -13,6 +13,7 @@ mod links;
 mod names;
 mod net;
 mod pair;
+mod parts;
 mod probes;
 mod random;
 mod random_views;

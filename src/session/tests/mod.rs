@@ -7,6 +7,7 @@ mod expiry;
 mod flow;
 mod order;
 mod pair;
+mod parts;
 mod random;
 mod refusals;
 mod restart;

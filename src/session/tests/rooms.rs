@@ -114,3 +114,21 @@ fn who_waits_for_the_process_is_woken_when_another_destination_goes() {
     assert_eq!(calls.count(), 1, "its reserve is shared now");
     assert!(waiting.push(out(&body), None).is_ok());
 }
+
+#[test]
+fn who_waits_for_room_is_woken_when_something_smaller_takes_a_larger_ones_place() {
+    let mut pair = Pair::with(CREDIT_BYTES, LITTLE);
+    pair.push_keyed(7, A, NORMAL, 3_000);
+    let no_room = loop {
+        match pair.try_push(A, NORMAL, 1_000, true) {
+            Ok(_) => {}
+            Err(Refused::Full(no_room)) => break no_room,
+            Err(Refused::Closed(cause)) => panic!("{cause}"),
+        }
+    };
+    let calls = Arc::new(Calls::default());
+    pair.sides[A].session.intake().lock().wake_at_room(&Waker::from(Arc::clone(&calls)), no_room);
+    pair.push_keyed(7, A, NORMAL, 10);
+    assert_eq!(calls.count(), 1);
+    assert!(pair.try_push(A, NORMAL, 1_000, true).is_ok());
+}

@@ -243,6 +243,21 @@ fn a_malformed_message_aborts_the_stream_it_names() {
 }
 
 #[test]
+fn an_open_from_the_side_that_accepts_takes_no_place_of_our_own_streams() {
+    let pair = Pair::new(8);
+    let open = message(1, false, &Content::Open { window: 9, name: "intruder".into() });
+    assert!(pair.sides[0].handle_message(1, Class::Normal, open).is_none());
+    assert_eq!((pair.lanes[0].len(), pair.sides[0].len()), (0, 0), "nobody waits for an answer");
+    let (mut ours, mut theirs) = pair.connect("first");
+    assert_eq!(ready(write(&mut ours, b"abc")).unwrap(), 3);
+    pair.settle();
+    assert_eq!(ready(read(&mut theirs, 9)).unwrap(), b"abc");
+    drop((ours, theirs));
+    pair.settle();
+    assert_eq!((pair.sides[0].len(), pair.sides[1].len()), (0, 0));
+}
+
+#[test]
 fn messages_for_unknown_streams_are_ignored() {
     let pair = Pair::new(8);
     for content in [

@@ -21,7 +21,8 @@ fn contents() -> impl Strategy<Value = Content> {
 proptest! {
     #[test]
     fn every_message_reads_as_written(id: u64, from_opener: bool, content in contents()) {
-        let head = Head { id, from_opener };
+        // Only an opener opens.
+        let head = Head { id, from_opener: from_opener || matches!(content, Content::Open { .. }) };
         prop_assert_eq!(decode(encode(head, &content)), Ok((head, content)));
     }
 
@@ -61,6 +62,12 @@ fn each_malformed_message_is_named() {
     let head = Head { id: 1, from_opener: false };
     let with =
         |tag: u8, rest: &[u8]| decode([&[tag, 1, 0, 0, 0, 0, 0, 0, 0], rest].concat().into()).unwrap_err();
+    let named = |error, opens| Malformed { error, head: Some(head), opens };
+    assert_eq!(with(1, b"12345678ab"), named(MessageError::NotOpener, false));
+    let head = Head { from_opener: true, ..head };
+    let with = |tag: u8, rest: &[u8]| {
+        decode([&[tag | 0x80, 1, 0, 0, 0, 0, 0, 0, 0], rest].concat().into()).unwrap_err()
+    };
     let named = |error, opens| Malformed { error, head: Some(head), opens };
     assert_eq!(with(0, b""), named(MessageError::Tag { tag: 0 }, false));
     assert_eq!(with(6, b""), named(MessageError::Tag { tag: 6 }, false));
