@@ -12,6 +12,9 @@ use super::{Driver, clock};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
+/// A link that carried something, or came up, less than so long ago is not idle: whoever dialled it has something to say,
+/// and would dial again for ever.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How many links are up, and how many may be.
 #[derive(Debug)]
@@ -70,11 +73,11 @@ pub(super) async fn run(driver: Arc<Driver>) {
 
 /// Closes the most idle links, as many as there are too many. Each peer's lock is held for a look at it.
 fn sweep(driver: &Driver) {
-    let excess = driver.links.excess();
+    let (excess, now) = (driver.links.excess(), clock::now());
     let idle = |handle| {
         let handle: Arc<super::PeerHandle> = handle;
         let since = handle.peer.lock().idle_since()?;
-        Some((since, handle))
+        (now.saturating_duration_since(since) >= GRACE).then_some((since, handle))
     };
     let mut idle: Vec<_> = driver.peers().into_iter().filter_map(idle).collect();
     idle.sort_unstable_by_key(|(since, _)| *since);
@@ -83,7 +86,7 @@ fn sweep(driver: &Driver) {
         if closed >= excess {
             return;
         }
-        if handle.peer.lock().close_idle(clock::now()) {
+        if handle.peer.lock().close_idle(now) {
             handle.doorbell.ring();
             closed += 1;
         }

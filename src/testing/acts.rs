@@ -26,13 +26,14 @@ impl World {
             0..72 => self.burst(process),
             72..78 => self.wait_for_room(process),
             78..84 => self.ask(process),
-            84..88 => self.datagrams(process),
-            88..91 => self.probe(process),
-            91..95 => {
+            84..87 => self.datagrams(process),
+            87..89 => self.probe(process),
+            89..93 => {
                 let at = self.chance.usize(..self.facts.plan.members);
                 self.contact(process, address(at));
             }
-            95..97 => self.later.add(self.facts.now, Later::Release(process)),
+            93..95 => self.pour(process),
+            95..98 => self.later.add(self.facts.now, Later::Release(process)),
             _ => self.preconnect(process),
         }
     }
@@ -40,7 +41,7 @@ impl World {
     // ---- what the application does ----
 
     /// Somebody to send to: mostly one whom the view holds, or a contact.
-    fn recipient(&mut self, process: ProcessId) -> Option<MemberId> {
+    pub(super) fn recipient(&mut self, process: ProcessId) -> Option<MemberId> {
         let contacts: Vec<MemberId> = {
             let contacts = &self.process(process)?.contacts;
             contacts.lock().iter().map(crate::Contact::id).collect()

@@ -63,6 +63,10 @@ pub(super) enum Event {
     WaitEnded {
         wait: u64,
     },
+    /// A byte stream came to its end here: in order, or with an error.
+    Drunk {
+        process: ProcessId,
+    },
     /// It has left: in order, or because its time was over.
     Left {
         process: ProcessId,

@@ -15,6 +15,7 @@ mod later;
 mod ledger;
 mod net;
 mod plan;
+mod pour;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,10 @@ pub struct Outcome {
     pub bent: u64,
     /// Connections that were cut after a number of bytes.
     pub cut: u64,
+    /// Byte streams that were opened, or tried to.
+    pub byte_streams: u64,
+    /// Byte streams that were accepted and came to their end, in order or with an error.
+    pub byte_streams_ended: u64,
     /// The same whenever the seed is run.
     pub digest: u64,
     /// The first guarantee that did not hold.
@@ -89,6 +94,8 @@ pub struct Report {
     pub bent: u64,
     /// Connections that were cut after a number of bytes.
     pub cut: u64,
+    /// Byte streams that were opened, and those that were accepted and came to their end.
+    pub byte_streams: (u64, u64),
     /// Faults by states.
     pub coverage: Coverage,
     /// Seeds in which a guarantee did not hold, in their order.
@@ -110,6 +117,8 @@ impl Report {
         self.messages += messages;
         self.virtual_time += time;
         (self.bent, self.cut) = (self.bent + outcome.bent, self.cut + outcome.cut);
+        self.byte_streams.0 += outcome.byte_streams;
+        self.byte_streams.1 += outcome.byte_streams_ended;
         for (fault, count) in &outcome.faults {
             *self.faults.entry(fault.clone()).or_default() += count;
         }

@@ -36,7 +36,7 @@ impl Plan {
         let millis = Duration::from_millis;
         let views = match chance.u32(..10) {
             0..6 => Views::Agreed,
-            6..9 => Views::Local,
+            6..8 => Views::Local,
             _ => Views::None,
         };
         let quick = chance.bool();

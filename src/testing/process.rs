@@ -40,10 +40,32 @@ impl Request for Ask {
 /// What processes tell the world, in the order in which it happened.
 #[derive(Debug)]
 pub(super) enum Note {
-    Delivered { process: ProcessId, from: MemberId, body: Bytes },
-    Heard { process: ProcessId, event: PeerEvent },
-    WaitEnded { wait: u64, wrong: Option<String> },
-    Left { process: ProcessId, in_order: bool },
+    Delivered {
+        process: ProcessId,
+        from: MemberId,
+        body: Bytes,
+    },
+    Heard {
+        process: ProcessId,
+        event: PeerEvent,
+    },
+    /// A byte stream came to its end here, as it should.
+    Drunk {
+        process: ProcessId,
+    },
+    /// Something came that was never sent.
+    Wrong {
+        process: ProcessId,
+        wrong: String,
+    },
+    WaitEnded {
+        wait: u64,
+        wrong: Option<String>,
+    },
+    Left {
+        process: ProcessId,
+        in_order: bool,
+    },
 }
 
 /// See [`Note`].
@@ -122,6 +144,7 @@ impl Process {
         let handlers = Arc::new(Handlers { manner: Mutex::new(Manner::Prompt), changed: Notify::new() });
         let process = Self { id, messenger, host, handlers, contacts: Arc::default() };
         process.handle(notes);
+        process.drink(notes);
         Ok(process)
     }
 

@@ -48,6 +48,7 @@ impl Trace {
             Event::Heard { process, .. } => (5, process.0 as u64),
             Event::Fault(fault) => (6, *fault as u64),
             Event::WaitEnded { wait } => (7, *wait),
+            Event::Drunk { process } => (9, process.0 as u64),
             _ => (8, 0),
         };
         self.mix(kind << 56 ^ number);

@@ -150,6 +150,13 @@ impl World {
                     self.observe(Event::Delivered { process, from, tag, before });
                 }
                 Note::Heard { process, event } => self.observe(Event::Heard { process, event }),
+                Note::Drunk { process } => {
+                    self.outcome.byte_streams_ended += 1;
+                    self.observe(Event::Drunk { process });
+                }
+                Note::Wrong { process, wrong } => {
+                    self.violated("byte streams are as they were poured", format!("P{}: {wrong}", process.0));
+                }
                 Note::WaitEnded { wait, wrong } => {
                     self.observe(Event::WaitEnded { wait });
                     if let Some(wrong) = wrong {

@@ -107,6 +107,7 @@ fn summary(report: &Report) -> Value {
         "messages": report.messages,
         "members": report.members,
         "faults": report.faults,
+        "byte_streams": {"opened": report.byte_streams.0, "ended": report.byte_streams.1},
         "bent": report.bent,
         "cut": report.cut,
         "least": {"members": report.least.0, "messages": report.least.1, "virtual_seconds": report.least.2.as_secs_f64()},
@@ -127,6 +128,7 @@ fn print_report(report: &Report) {
         report.wall.as_secs_f64(),
     );
     let (members, messages, time) = report.least;
+    println!("byte streams: {} opened, {} accepted and ended", report.byte_streams.0, report.byte_streams.1);
     println!("the smallest: {members} processes, {messages} messages, {:.0} virtual s", time.as_secs_f64());
     let faults: Vec<_> = report.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
     println!("faults: {}; bent on the way {}, cut on the way {}", faults.join(", "), report.bent, report.cut);
