@@ -152,7 +152,7 @@ fn members_of_a_view_are_told_of_types_that_are_for_members() {
     };
     let view = View::new(id, [A, B].map(|side| member(pair.id(side))));
     for side in [A, B] {
-        pair.sides[side].install(pair.now, view.clone()).unwrap();
+        drop(pair.sides[side].install(pair.now, view.clone()).unwrap());
         pair.peer(side);
     }
     let stream = StreamId::new(Protocol::APPLICATION, Class::Normal, false);

@@ -106,7 +106,7 @@ fn a_quarantine_that_goes_gives_its_room_back() {
     let (mut first, room) = quarantine();
     first.hold(Instant::now(), &held(1, 1, 60_000), Seq::NONE).unwrap();
     let mut others = Vec::new();
-    let mut fill = |others: &mut Vec<Quarantine>| {
+    let fill = |others: &mut Vec<Quarantine>| {
         others.clear();
         loop {
             let mut other = Quarantine::new(Duration::from_secs(30), room.clone());
