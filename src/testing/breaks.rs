@@ -9,6 +9,10 @@ use super::net::{ConnId, ProcessId, Seen, Told};
 use super::process::{Manner, Note, Process};
 use super::world::World;
 use crate::driver::clock;
+use crate::peer::Doing;
+
+/// A link is back within this after most breaks.
+const AFTER_BREAK: Duration = Duration::from_millis(400);
 
 impl World {
     pub(super) async fn fail(&mut self, fault: Fault) {
@@ -103,11 +107,29 @@ impl World {
         let open = self.links();
         let Some(seen) = self.chance.choice(open) else { return };
         let [dialler, acceptor] = seen.ends;
-        if self.chance.u8(..3) == 0 {
-            let at = self.facts.now + self.millis(0, 200);
-            self.later.add(at, Later::Again(dialler, acceptor));
+        match self.chance.u8(..3) {
+            0 => {
+                let at = self.facts.now + self.millis(0, 200);
+                self.later.add(at, Later::Again(dialler, acceptor));
+            }
+            1 => {
+                let (at, last) = (self.facts.now, self.facts.now + AFTER_BREAK);
+                self.later.add(at, Later::AtResume(dialler, acceptor, last));
+            }
+            _ => {}
         }
         self.fail_this(fault, seen);
+    }
+
+    /// Whether one of them writes again what the other has not received.
+    pub(super) fn resumes(&self, one: ProcessId, other: ProcessId) -> bool {
+        let is = |at: ProcessId, with: ProcessId| {
+            let with = self.process(with).map(Process::me);
+            let driver = self.process(at).map(|one| one.messenger.driver());
+            let handle = driver.zip(with).and_then(|(driver, with)| driver.peer(with));
+            handle.is_some_and(|handle| handle.peer.lock().doing().any(|doing| doing == Doing::Resuming))
+        };
+        is(one, other) || is(other, one)
     }
 
     /// What failed a moment ago is being mended, and that fails as well.

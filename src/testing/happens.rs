@@ -13,6 +13,9 @@ use super::views::Change;
 use super::world::{World, address};
 use crate::member::{Member, MemberId, View, Views};
 
+/// A resume is over soon.
+const RESUME_LOOK: Duration = Duration::from_millis(2);
+
 impl World {
     // ---- processes ----
 
@@ -133,6 +136,10 @@ impl World {
                 self.disturb(process);
             }
             Later::Again(one, other) => self.fail_again(one, other).await,
+            Later::AtResume(one, other, last) if self.facts.now < last && !self.resumes(one, other) => {
+                self.later.add(self.facts.now + RESUME_LOOK, later);
+            }
+            Later::AtResume(one, other, _) => self.fail_again(one, other).await,
             Later::Release(process) => {
                 let released = self.process(process).and_then(|one| one.contacts.lock().pop());
                 drop(released);

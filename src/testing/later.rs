@@ -26,6 +26,8 @@ pub(super) enum Later {
     Prompt(ProcessId),
     /// Something fails between these two once more, while they are mending what failed before.
     Again(ProcessId, ProcessId),
+    /// As soon as one of them is in the midst of a resume, or at the last moment.
+    AtResume(ProcessId, ProcessId, Instant),
     /// A contact is let go.
     Release(ProcessId),
 }
