@@ -217,7 +217,11 @@ impl World {
                 self.facts.bent = true;
                 network.bend_after(conn, side, bytes);
             }
-            Fault::Slow => network.slow_down(conn, slow),
+            Fault::Slow => {
+                network.slow_down(conn, slow);
+                // As long as the connection lasts, that is perhaps to the end.
+                self.facts.note_disturbed_for(one, other, Duration::from_secs(3_600));
+            }
             Fault::Partition | Fault::OneWayPartition => self.block_road(fault, ends),
             _ => {}
         }

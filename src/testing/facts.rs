@@ -175,8 +175,14 @@ impl Facts {
     }
 
     pub(super) fn note_disturbed(&mut self, one: SocketAddr, other: SocketAddr) {
-        let until = self.now;
-        self.disturbed.insert((one.min(other), one.max(other)), until);
+        self.note_disturbed_for(one, other, Duration::ZERO);
+    }
+
+    /// What fails now goes on for so long.
+    pub(super) fn note_disturbed_for(&mut self, one: SocketAddr, other: SocketAddr, time: Duration) {
+        let until = self.now + time;
+        let last = self.disturbed.entry((one.min(other), one.max(other))).or_insert(until);
+        *last = until.max(*last);
     }
 
     pub(super) fn disturbed(&self, one: SocketAddr, other: SocketAddr) -> Option<Instant> {
