@@ -1,7 +1,7 @@
 //! The simulation: real messengers, driver and all, in virtual time over a network from a seed, a membership system that
 //! tells them of views at different times, and invariants that watch. Feature `testing`; no stability is promised.
 //!
-//! A seed makes a [plan](plan), processes act and things go wrong for some 40 s, then nothing fails any more, and all that
+//! A seed makes a plan, processes act and things go wrong for some 40 s, then nothing fails any more, and all that
 //! is pending must come to its end. The same seed gives the same world, event by event.
 
 mod acts;

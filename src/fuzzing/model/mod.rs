@@ -1,15 +1,15 @@
-//! A world of two addresses that a model checker steps: real [`Peer`]s, with their [`Session`]s, intakes, receipts and the
-//! process's [`Roster`], and between them connections that carry real bytes. `tests/model` walks through all of it.
+//! A world of two addresses that a model checker steps: real `Peer`s, with their `Session`s, intakes, receipts and the
+//! process's `Roster`, and between them connections that carry real bytes. `tests/model` walks through all of it.
 //!
-//! A [`Scenario`] says what may happen at most; [`World::actions`] is what may happen next, [`World::apply`] lets it,
-//! [`World::faults`] is what broke by it, and two worlds of one [`World::digest`] are the same from there on. A world
+//! A `Scenario` says what may happen at most; `World::actions` is what may happen next, `World::apply` lets it,
+//! `World::faults` is what broke by it, and two worlds of one `World::digest` are the same from there on. A world
 //! cannot be copied (intakes and receipts are shared), but it is deterministic: whoever wants it again applies the same
 //! actions to a new one.
 //!
 //! # What is left to choice, and what is not
 //!
 //! Chosen, in every order: sends, connections that come to stand, what arrives where (all that a pipe holds, or
-//! frame by frame: [`Scenario::by_frame`]), breaks, when each side notices one, views, restarts, leaving,
+//! frame by frame: `Scenario::by_frame`), breaks, when each side notices one, views, restarts, leaving,
 //! leases, quarantines and waits that end. Not chosen, because it commutes with whatever else may happen, or because it
 //! is the driver's habit: outputs are obeyed, what can be written is written, dials begin and handlers are done at once.
 //!
@@ -18,12 +18,12 @@
 //! told by its kernel (an error of the link), side 1 finds out by the liveness time.
 //!
 //! *Time*: each peer has a clock of its own, which no other can compare with. It stands still but when a deadline is let
-//! pass; then it goes to that deadline. Whatever can pass is one at a time ([`Peer::wait`]) and set anew before it can
+//! pass; then it goes to that deadline. Whatever can pass is one at a time (`Peer::wait`) and set anew before it can
 //! pass again, so a deadline is told by being set. The times are chosen so that there is no jitter: back-off 0, and waits
 //! of one nanosecond (a half of it rounds to none). Keep-alive does not ping by itself: a link that stands is not silent.
 //!
-//! [`Session`]: crate::session::Session
-//! [`Roster`]: crate::peer::Roster
+//! `Session`: crate::session::Session
+//! `Roster`: crate::peer::Roster
 
 mod actions;
 mod books;
