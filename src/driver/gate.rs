@@ -4,8 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use parking_lot::Mutex;
+
+use super::clock;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Way {
@@ -20,6 +23,20 @@ struct State {
     way: Way,
     /// Of tasks that were woken while it was shut, one each.
     waiting: Vec<Waker>,
+    /// How often tasks were polled at the same moment.
+    polls: (Option<Instant>, u64),
+}
+
+/// Polled so often without a moment's passing a task never comes to rest, and stops a clock that waits for it.
+const POLLS_MAX: u64 = 1_000_000;
+
+impl State {
+    /// Counts; tells whether this is a storm.
+    fn storms(&mut self, now: Instant) -> bool {
+        let polls = if self.polls.0 == Some(now) { self.polls.1 + 1 } else { 0 };
+        self.polls = (Some(now), polls);
+        polls > POLLS_MAX
+    }
 }
 
 /// See the module's text.
@@ -73,6 +90,11 @@ impl<F: Future<Output = ()>> Future for Held<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.gate.0.lock();
         let way = state.way;
+        if way == Way::Open && state.storms(clock::now()) {
+            state.way = Way::Dead;
+            drop(state);
+            panic!("a storm: {POLLS_MAX} polls, and no time passes");
+        }
         if way == Way::Shut {
             if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
                 state.waiting.push(cx.waker().clone());
@@ -116,5 +138,15 @@ mod tests {
         gate.open();
         assert!(held.as_mut().poll(&mut cx).is_ready());
         assert_eq!(*turns.lock(), 2, "it never came to another turn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_never_comes_to_rest_is_a_storm() {
+        let gate = Arc::new(Gate::default());
+        let storm = gate.hold(std::future::poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        assert!(tokio::spawn(storm).await.is_err(), "told, and at an end");
     }
 }
