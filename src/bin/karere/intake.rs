@@ -110,6 +110,15 @@ impl Notes {
         let error = Some(format!("the receiver failed: {error}"));
         Notes { error, stained: true, ..Notes::default() }
     }
+
+    /// The stream broke. What the thread says comes first: a cause of its own, or that all of it had come and was
+    /// confirmed before, which is never taken back.
+    pub(crate) fn broken(mut self, reason: String) -> Notes {
+        if self.verdict.is_none() {
+            self.error.get_or_insert(reason);
+        }
+        self
+    }
 }
 
 /// What the thread works with.
@@ -199,5 +208,37 @@ impl Intake {
         self.notes.counts = self.decoder.counts();
         self.notes.stained = self.sink.take().is_some_and(Sink::discard);
         self.notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipe::{Header, block_header};
+
+    /// A whole stream that carries `data` in one block.
+    fn stream(data: &[u8]) -> Vec<u8> {
+        let trailer = Trailer { length: data.len() as u64, sha: Sha(Sha256::digest(data).into()) };
+        let header = Header { name: Some("data".to_owned()), size: None };
+        [&header.encode()[..], &block_header(1, data.len()), data, &trailer.encode(1)].concat()
+    }
+
+    /// What the thread has to say of these bytes when the stream breaks behind them.
+    async fn break_behind(bytes: &[u8], dir: &std::path::Path) -> Notes {
+        let worker = Worker::start(Outlet::Directory(dir.into()), "test".to_owned());
+        worker.chunks.send(Chunk { bytes: bytes.to_vec(), len: bytes.len() }).await.unwrap();
+        worker.end().await.broken("the sender gave up".to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_behind_its_end_is_complete_and_one_that_breaks_before_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = stream(b"hello");
+        let cut = break_behind(&whole[..whole.len() - 1], dir.path()).await;
+        assert_eq!(cut.error.as_deref(), Some("the sender gave up"));
+        assert!(cut.verdict.is_none() && cut.file.is_none());
+        let complete = break_behind(&whole, dir.path()).await;
+        assert_eq!(complete.error, None, "it is on disk, under its name");
+        assert_eq!(std::fs::read(complete.file.unwrap()).unwrap(), b"hello");
     }
 }

@@ -58,14 +58,10 @@ pub(crate) async fn receive(mut stream: ByteStream, outlet: Outlet, stop: Cancel
     let from = stream.peer();
     let started = Instant::now();
     let mut worker = Worker::start(outlet, format!("{from:.8}"));
-    let (mut notes, why) = match pump(&mut stream, &mut worker, &stop).await {
-        Ok(notes) => (notes, None),
-        Err(reason) => (worker.end().await, Some(reason)),
+    let mut notes = match pump(&mut stream, &mut worker, &stop).await {
+        Ok(notes) => notes,
+        Err(reason) => worker.end().await.broken(reason),
     };
-    if let Some(reason) = why {
-        // What the thread says comes first: it is the cause if it failed.
-        notes.error.get_or_insert(reason);
-    }
     match &notes.verdict {
         Some(verdict) => {
             let unanswered = answer(&mut stream, verdict).await.err();

@@ -197,6 +197,9 @@ fn explain(trouble: &Trouble, to: &str, transfer: &Transfer, books: &Books) -> F
         Trouble::Verdict(text) => Failure::new(format!("not received as it was sent: {text}"))
             .by(format!("the receiver at {to}"))
             .state("the receiver has discarded it"),
+        Trouble::Here(text) if transfer.sha().is_some() => Failure::new(text.clone()).state(format!(
+            "all {bytes} bytes were handed over, not confirmed: the receiver may have kept them"
+        )),
         Trouble::Here(text) => Failure::new(text.clone())
             .state(format!("not confirmed after {bytes} bytes; the receiver discards it")),
     }
