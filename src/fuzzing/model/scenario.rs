@@ -4,7 +4,7 @@
 pub type Member = (usize, u8, u64);
 
 /// See the module's text. Everything happens at any time, in any order, as often as it says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scenario {
     /// How it is called.
     pub name: &'static str,

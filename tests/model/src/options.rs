@@ -8,6 +8,7 @@ Walks through every order of events of a scenario. Without one: the quick ones.
   --all             all of them
   --threads N       how many threads walk (1)
   --max-states N    ends a scenario after so many states: it is not exhausted then, and says so
+  --breaks N        so many connections break, not as many as the scenario says
   --calm-every N    looks from one state in N whether everything ends when nothing breaks any more (1: from each)
   --json            one line of JSON a scenario
   --list            what there is";
@@ -16,6 +17,7 @@ Walks through every order of events of a scenario. Without one: the quick ones.
 pub struct Options {
     names: Vec<String>,
     all: bool,
+    breaks: Option<u8>,
     pub threads: usize,
     pub max_states: Option<usize>,
     pub calm_every: u128,
@@ -25,8 +27,15 @@ pub struct Options {
 impl Options {
     /// Of the command line.
     pub fn from_args() -> Result<Self, String> {
-        let mut options =
-            Self { names: Vec::new(), all: false, threads: 1, max_states: None, calm_every: 1, json: false };
+        let mut options = Self {
+            names: Vec::new(),
+            all: false,
+            breaks: None,
+            threads: 1,
+            max_states: None,
+            calm_every: 1,
+            json: false,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -36,6 +45,10 @@ impl Options {
                 "--scenario" => options.names.push(value()?),
                 "--all" => options.all = true,
                 "--threads" => options.threads = number(value()?)?,
+                "--breaks" => {
+                    let breaks = number(value()?)?;
+                    options.breaks = Some(u8::try_from(breaks).map_err(|_| format!("too many: {breaks}"))?);
+                }
                 "--max-states" => options.max_states = Some(number(value()?)?),
                 "--calm-every" => options.calm_every = number(value()?)?.max(1) as u128,
                 "--json" => options.json = true,
@@ -52,9 +65,14 @@ impl Options {
 
     /// Those asked for.
     pub fn scenarios(&self) -> impl Iterator<Item = &'static Scenario> {
-        scenarios().iter().filter(|scenario| {
+        let asked = |scenario: &&Scenario| {
             let named = self.names.iter().any(|name| scenario.name == name);
             named || self.all || (self.names.is_empty() && scenario.quick)
+        };
+        scenarios().iter().filter(asked).map(|scenario| match self.breaks {
+            // A handful, until the program ends.
+            Some(breaks) => &*Box::leak(Box::new(Scenario { breaks, ..scenario.clone() })),
+            None => scenario,
         })
     }
 }

@@ -158,7 +158,8 @@ impl Walker {
     /// Of two schedules each state gets the one that its digest says.
     fn calm(&self, state: &State) -> Result<(), String> {
         let world = self.go(&state.way)?;
-        catch_unwind(AssertUnwindSafe(|| world.calm(state.digest >> 64 & 1 == 0))).unwrap_or_else(|panic| Err(text_of(&*panic)))
+        catch_unwind(AssertUnwindSafe(|| world.calm(state.digest >> 64 & 1 == 0)))
+            .unwrap_or_else(|panic| Err(text_of(&*panic)))
     }
 
     fn why(&self, fault: Fault, state: &State) -> String {
