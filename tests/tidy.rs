@@ -13,6 +13,10 @@ use std::path::{Path, PathBuf};
 /// Each room sees those before it. `config` stands behind the cores, because it makes their configuration types.
 const ROOMS: [&str; 10] =
     ["member", "limits", "wire", "session", "link", "peer", "config", "driver", "messenger", "blocking"];
+/// Protocol modules: each is a user of the messenger, sees public names of the crate's root only, and none of the others.
+const MODULES: [&str; 2] = ["plug", "router"];
+/// What the router decides: sans-IO as well.
+const DECISIONS: &str = "router/core/";
 /// A room that the application's own code could have written: it sees nothing.
 const ALONE: &str = "faults";
 /// Doors for the fuzzer: sees the cores, and nothing of the driver.
@@ -224,7 +228,7 @@ fn violations(path: &str, text: &str, is_test: bool) -> Vec<String> {
             }
         }
     }
-    if CORES.contains(&room) {
+    if CORES.contains(&room) || path.starts_with(DECISIONS) {
         for name in WORLD {
             find(&code, name).for_each(|at| say(at, format!("`{name}` in a sans-IO room")));
         }
@@ -248,6 +252,12 @@ fn forbidden(room: &str, seen: &Seen) -> Option<String> {
     let to = seen.room.as_str();
     if to == room {
         return None;
+    }
+    if MODULES.contains(&room) {
+        let is_room = ROOMS.contains(&to) || MODULES.contains(&to);
+        let alone = [ALONE, DOORS, SIMULATION].contains(&to);
+        return (is_room || alone)
+            .then(|| format!("`{room}` is a module: of the crate it sees public names, not `{to}`"));
     }
     let place = |room: &str| ROOMS.iter().position(|other| *other == room);
     let may = match (place(room), place(to)) {
@@ -501,6 +511,17 @@ fn an_edge_upward_is_found_however_it_is_written() {
     assert_eq!(planted("fuzzing/mod.rs", "use crate::messenger::Messenger;").len(), 1);
     assert_eq!(planted("fuzzing/mod.rs", "use crate::messenger::{doors::requests, Messenger};").len(), 1);
     assert_eq!(planted("peer/mod.rs", "use crate::messenger::doors::requests;").len(), 1);
+    assert!(planted("router/mod.rs", "use crate::{Messenger, MemberId}; use super::core::Core;").is_empty());
+    assert!(planted("router/core/mod.rs", "use super::wire::Envelope;").is_empty(), "its own");
+    assert_eq!(planted("router/mod.rs", "use crate::messenger::Messenger;").len(), 1, "public names only");
+    assert_eq!(planted("router/core/lanes.rs", "use super::super::driver::clock;").len(), 1);
+    assert_eq!(
+        planted("router/mod.rs", "use crate::plug::RouterTransport;").len(),
+        1,
+        "modules are strangers"
+    );
+    assert_eq!(planted("plug/mod.rs", "use crate::session::Session;").len(), 1);
+    assert_eq!(planted("messenger/mod.rs", "use crate::router::Hub;").len(), 1);
     assert_eq!(planted("bin/karere/main.rs", "use karere::fuzzing::hello; use crate::send::run;").len(), 1);
 }
 

@@ -116,6 +116,8 @@ pub(crate) struct Driver {
     accept_errors: AtomicU64,
     next_contact: AtomicU64,
     forgotten: Notify,
+    /// Rung when another view is installed, or none.
+    viewed: Notify,
     links: Arc<janitor::Links>,
 }
 
@@ -170,6 +172,7 @@ impl Driver {
             accept_errors: AtomicU64::new(0),
             next_contact: AtomicU64::new(1),
             forgotten: Notify::new(),
+            viewed: Notify::new(),
             links: janitor::Links::new(settings.links),
         });
         driver.spawn(janitor::run(Arc::clone(&driver)));

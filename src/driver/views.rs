@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Driver, Registry, clock};
-use crate::member::{Member, MemberId, View};
+use crate::member::{Member, MemberId, View, ViewId};
 use crate::peer::{Gone, Introduction, ViewChange, ViewError};
 use crate::session::Cause;
 
@@ -19,6 +19,8 @@ impl Driver {
         let before = registry.roster.view().cloned();
         let id = view.id();
         let mine = view.member(me.member.id).and_then(|member| member.joined);
+        // Whoever waits looks once the registry is free.
+        self.viewed.notify_waiters();
         match registry.roster.install(me.member.id, view) {
             Ok(change) => {
                 let joined = me.member.joined.or(mine).or(Some(id));
@@ -43,6 +45,21 @@ impl Driver {
     /// The view that is installed.
     pub(crate) fn view(&self) -> Option<Arc<View>> {
         self.registry.lock().roster.view().cloned()
+    }
+
+    /// Waits until the view that is installed is not the one with this id.
+    pub(crate) async fn view_other_than(&self, id: Option<ViewId>) -> Option<Arc<View>> {
+        let mut changed = std::pin::pin!(self.viewed.notified());
+        loop {
+            // Before the look, so that no change falls between.
+            changed.as_mut().enable();
+            let view = self.view();
+            if view.as_ref().map(|view| view.id()) != id {
+                return view;
+            }
+            changed.as_mut().await;
+            changed.set(self.viewed.notified());
+        }
     }
 
     /// From now on hellos say this, and each peer knows its seat.
@@ -94,6 +111,7 @@ impl Driver {
             ..Introduction::clone(&old)
         }));
         registry.roster.begin_anew();
+        self.viewed.notify_waiters();
         for handle in self.peers() {
             handle.peer.lock().abandon();
             handle.doorbell.ring();

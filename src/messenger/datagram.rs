@@ -18,7 +18,7 @@ use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_LANE_BYTES, DATAGRAM_LANE_MAX};
 use crate::member::MemberId;
 use crate::peer::{Dropped, Outbound};
 use crate::wire::frame::{Datagram, encode_datagram};
-use crate::wire::{Class, Protocol, StreamId, record};
+use crate::wire::{Class, StreamId, record};
 
 /// The largest body: with its record header it fits a datagram.
 const BODY_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - record::HEADER_BYTES;
@@ -73,7 +73,7 @@ impl ClassSender<'_> {
             return Err(SendError::Closed(by));
         }
         let kind = message.outgoing_kind();
-        let stream = StreamId::new(Protocol::APPLICATION, self.class, kind.is_open());
+        let stream = kind.stream(self.class);
         let most = inner.message_bytes.min(BODY_BYTES_MAX);
         let check = inner.shared.driver.body_check();
         let (frame, body_bytes) = message.encode_with(|Encoded(body)| {
@@ -153,10 +153,8 @@ impl DatagramLanes {
         let kind = record::peek(&record).map(|header| (header.hash, header.version));
         let handler = match kind {
             // The peer has let members' types in only from members.
-            Ok((hash, version)) if stream.protocol() == Protocol::APPLICATION => {
-                shared.handlers.load().find(hash, version, stream.is_open()).cloned()
-            }
-            Ok(_) | Err(_) => None,
+            Ok((hash, version)) => shared.handlers.load().find(hash, version, stream).cloned(),
+            Err(_) => None,
         };
         let Some(handler) = handler else { return handle.datagrams.note_no_handler() };
         let lane = self.lane(stream);
@@ -167,7 +165,7 @@ impl DatagramLanes {
         }
     }
 
-    /// At most one for each class, open or not, because other protocols have no handlers.
+    /// At most one for each class, open or not, and protocol that has handlers.
     fn lane(&mut self, stream: StreamId) -> Arc<Lane> {
         if let Some(lane) = self.0.iter().find(|lane| lane.stream == stream) {
             return Arc::clone(lane);

@@ -266,11 +266,11 @@ async fn handle_all(shared: &Shared, stream: StreamId, run: &mut Run<'_>) {
     // Handlers that are added meanwhile are found by the next delivery.
     let handlers = shared.handlers.load_full();
     while let Some((hash, version)) = run.next_type() {
-        match handlers.find(hash, version, stream.is_open()) {
+        match handlers.find(hash, version, stream) {
             // What is for members only comes from members only: the session sees to that.
-            Some(handler) if stream.protocol() == Protocol::APPLICATION => handler.run(run).await,
+            Some(handler) => handler.run(run).await,
             // Of a later version; or not of an open type on an open stream; or of a protocol that nobody speaks here.
-            Some(_) | None => run.refuse(),
+            None => run.refuse(),
         }
     }
     run.flush();

@@ -12,7 +12,7 @@ use super::message::{Kind, Message, Raw};
 use super::run::Run;
 use crate::limits::TYPES_MAX;
 use crate::member::MemberId;
-use crate::wire::{Protocol, TypeEntry};
+use crate::wire::{Protocol, StreamId, TypeEntry};
 
 /// Why a handler was not registered. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -197,13 +197,15 @@ impl Handlers {
         Ok(())
     }
 
-    /// Who handles this type in this version, if it may come on this stream: a stranger's only if it is open to anyone.
-    pub(crate) fn find(&self, hash: u32, version: u16, open: bool) -> Option<&Arc<dyn Handler>> {
+    /// Who handles this type in this version, if it may come on this stream: that of its protocol, and a stranger's only if
+    /// it is open to anyone. The fallback is the application's.
+    pub(crate) fn find(&self, hash: u32, version: u16, stream: StreamId) -> Option<&Arc<dyn Handler>> {
         match self.by_hash.get(&hash) {
             Some(Registered { kind, handler }) => {
-                (version <= kind.version() && (!open || kind.is_open())).then_some(handler)
+                let fits = stream.protocol() == kind.protocol() && (!stream.is_open() || kind.is_open());
+                (fits && version <= kind.version()).then_some(handler)
             }
-            None => self.fallback.as_ref(),
+            None => self.fallback.as_ref().filter(|_| stream.protocol() == Protocol::APPLICATION),
         }
     }
 
@@ -218,7 +220,7 @@ impl Handlers {
             name: name.to_owned(),
         };
         let named = self.by_hash.values().map(|registered| TypeEntry {
-            protocol: Protocol::APPLICATION,
+            protocol: registered.kind.protocol(),
             hash: registered.kind.hash(),
             version: registered.kind.version(),
             open: registered.kind.is_open(),

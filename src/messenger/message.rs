@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::session::Body;
+use crate::wire::{Class, Protocol, StreamId};
 
 /// The name and version of a message type. On the wire the name is a 32-bit hash (FNV-1a); the names themselves are
 /// exchanged when a link comes up, so that a collision is found and refused.
@@ -14,6 +15,7 @@ pub struct Kind {
     hash: u32,
     version: u16,
     open: bool,
+    protocol: Protocol,
 }
 
 impl Kind {
@@ -21,13 +23,27 @@ impl Kind {
     #[must_use]
     pub const fn new(name: &'static str, version: u16) -> Self {
         assert!(!name.is_empty() && name.len() <= crate::limits::TYPE_NAME_BYTES_MAX, "1 to 255 bytes");
-        Self { name, hash: fnv1a(name.as_bytes()), version, open: false }
+        Self { name, hash: fnv1a(name.as_bytes()), version, open: false, protocol: Protocol::APPLICATION }
     }
 
     /// Taken from anyone, member of a view or not: join requests, contacts, servers.
     #[must_use]
     pub const fn open(mut self) -> Self {
         self.open = true;
+        self
+    }
+
+    /// Of a protocol of its own: its messages travel in streams of their own, with an order, a credit and handlers apart
+    /// from those of the application, so that neither ever waits for the other. Both ends must agree. 64 to 4095 are
+    /// users'; 2 to 5 are those of karere's own modules. Another number fails at compile time in a `const`.
+    ///
+    /// A type's name is unique in a process over all protocols. Byte streams and [`Request`](crate::Request)s have
+    /// protocols of their own already: for them this says nothing.
+    #[must_use]
+    pub const fn of_protocol(mut self, number: u16) -> Self {
+        let known = number >= 2 && number <= 5 || number >= 64 && number < 4096;
+        assert!(known, "64 to 4095, or that of a module");
+        self.protocol = Protocol(number);
         self
     }
 
@@ -47,6 +63,14 @@ impl Kind {
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.open
+    }
+
+    pub(crate) const fn stream(&self, class: Class) -> StreamId {
+        StreamId::new(self.protocol, class, self.open)
+    }
+
+    pub(crate) const fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     pub(crate) const fn hash(&self) -> u32 {

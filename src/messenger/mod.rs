@@ -13,6 +13,7 @@ mod flush;
 mod handlers;
 mod ledger;
 mod message;
+mod module;
 mod port;
 mod probe;
 mod request;

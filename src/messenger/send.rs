@@ -11,7 +11,7 @@ use crate::driver::{Driver, PeerHandle, clock};
 use crate::limits::OWN_FRAME_BYTES;
 use crate::member::MemberId;
 use crate::session::{Body, Outgoing as Out, Receipt, Refused, Terms, Ticket};
-use crate::wire::{Class, Protocol, StreamId};
+use crate::wire::{Class, StreamId};
 use std::sync::Arc;
 
 /// What became of one call of `send`. The caller keeps the message.
@@ -219,7 +219,7 @@ impl<'a> ClassSender<'a> {
 
     #[inline(always)]
     fn sending<'s>(&'s self, kind: Kind, body: Body<'s>, terms: Option<&'s Terms>) -> Sending<'s> {
-        let stream = StreamId::new(Protocol::APPLICATION, self.class, kind.is_open());
+        let stream = kind.stream(self.class);
         let driver = &self.messenger.inner.shared.driver;
         driver.note_sent(kind.hash(), kind.name());
         Sending { driver, stream, hash: kind.hash(), version: kind.version(), body, terms }

@@ -8,7 +8,7 @@ use crate::limits::ERRORS_UNTIL_MISBEHAVING;
 use crate::link::{LinkEnd, LinkId};
 use crate::session::{Cause, Handled, PeerTypes, ProtocolError, Reservation};
 use crate::wire::first::Code;
-use crate::wire::{Epoch, Frame, Protocol, StreamId, TypeEntry};
+use crate::wire::{Epoch, Frame, StreamId, TypeEntry};
 
 impl Peer {
     /// Whether this link is the live one. Of any other nothing more is read or written.
@@ -125,9 +125,8 @@ impl Peer {
     fn peer_types(&self, entries: &[TypeEntry]) -> PeerTypes {
         PeerTypes::new(entries, |theirs| {
             let same = |ours: &&TypeEntry| (ours.protocol, ours.hash) == (theirs.protocol, theirs.hash);
-            let sent =
-                theirs.protocol == Protocol::APPLICATION && self.with.sent.clashes(theirs.hash, &theirs.name);
-            sent || self.types.iter().filter(same).any(|ours| ours.name != theirs.name)
+            self.with.sent.clashes(theirs.hash, &theirs.name)
+                || self.types.iter().filter(same).any(|ours| ours.name != theirs.name)
         })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::receipt::Cause;
-use crate::wire::{Protocol, StreamId, TypeEntry};
+use crate::wire::{StreamId, TypeEntry};
 
 /// The peer's types, as its last `Types` frame said.
 #[derive(Debug, Default)]
@@ -39,11 +39,11 @@ impl PeerTypes {
         types
     }
 
-    /// A type of the application is sent under this name.
+    /// A type is sent under this name, whatever its protocol.
     pub(crate) fn note_sent(&mut self, hash: u32, name: &str) {
-        if let Some(known) = self.known.get_mut(&(Protocol::APPLICATION.0, hash)) {
-            known.clashes |= known.name != fnv1a(name);
-        }
+        let name = fnv1a(name);
+        let same = self.known.iter_mut().filter(|((_, known), _)| *known == hash);
+        same.for_each(|(_, known)| known.clashes |= known.name != name);
     }
 
     /// Whether the peer takes this type on this stream: one that is open to anyone, or, `admitted` to a view that
