@@ -514,7 +514,7 @@ fn an_edge_upward_is_found_however_it_is_written() {
     assert!(planted("router/mod.rs", "use crate::{Messenger, MemberId}; use super::core::Core;").is_empty());
     assert!(planted("router/core/mod.rs", "use super::wire::Envelope;").is_empty(), "its own");
     assert_eq!(planted("router/mod.rs", "use crate::messenger::Messenger;").len(), 1, "public names only");
-    assert_eq!(planted("router/core/lanes.rs", "use super::super::driver::clock;").len(), 1);
+    assert_eq!(planted("router/core/lanes.rs", "use super::super::super::driver::clock;").len(), 1);
     assert_eq!(
         planted("router/mod.rs", "use crate::plug::RouterTransport;").len(),
         1,
