@@ -90,6 +90,7 @@ mod link;
 mod member;
 mod messenger;
 mod peer;
+pub mod router;
 mod session;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]

@@ -29,8 +29,12 @@ impl Messenger {
 
     /// Waits until the installed view is another than the one with this id, and gives it; `None` if there is none any
     /// more ([`Messenger::reincarnate`]). Of views that follow each other quickly only the last may be seen. Never ends
-    /// once the messenger is closed. Cancel safe.
-    pub async fn view_other_than(&self, id: Option<ViewId>) -> Option<Arc<View>> {
-        self.inner.shared.driver.view_other_than(id).await
+    /// once the messenger is closed. The future does not keep the messenger open. Cancel safe.
+    pub fn view_other_than(
+        &self,
+        id: Option<ViewId>,
+    ) -> impl Future<Output = Option<Arc<View>>> + Send + use<> {
+        let driver = Arc::clone(&self.inner.shared.driver);
+        async move { driver.view_other_than(id).await }
     }
 }

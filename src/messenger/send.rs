@@ -203,11 +203,60 @@ impl<'a> ClassSender<'a> {
         Ok(report)
     }
 
+    /// As [`ClassSender::send_with_receipt`], and waits for room if the queue is full. Cancel safe: what was not queued is
+    /// not sent.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ClassSender::send_with_receipt`]; [`SendError::Full`] when the time is over, [`SendError::WithinHandler`] in
+    /// a handler.
+    pub async fn send_wait_with_receipt<M: Outgoing>(
+        &self,
+        message: &M,
+        recipient: MemberId,
+        timeout: Duration,
+    ) -> Result<Receipt, SendError> {
+        if dispatch::is_within_handler() {
+            return Err(SendError::WithinHandler);
+        }
+        let terms = self.terms();
+        let kept = self.prepared(message, terms.as_ref(), |sending| {
+            let (ticket, receipt) = Ticket::new();
+            match sending.to(recipient, Some(ticket)) {
+                Pushed::Queued => Ok(receipt),
+                Pushed::Absent => Err(None),
+                Pushed::Full => Err(Some(sending.keep())),
+            }
+        })?;
+        let body = match kept {
+            Ok(receipt) => return Ok(receipt),
+            Err(None) => return Err(SendError::Absent(recipient)),
+            Err(Some(body)) => body,
+        };
+        let kind = message.outgoing_kind();
+        let timeout = self.lifetime.map_or(timeout, |time| time.min(timeout));
+        let waiting = std::future::poll_fn(|cx| {
+            let mut receipt = None;
+            let mut ticket = || {
+                let (ticket, its) = Ticket::new();
+                receipt = Some(its);
+                Some(ticket)
+            };
+            let sending = self.sending(kind, Body::Shared(&body), terms.as_ref());
+            match (sending.to_or_wake(recipient, cx, &mut ticket), receipt) {
+                (Pushed::Queued, Some(receipt)) => Poll::Ready(Ok(receipt)),
+                (Pushed::Full, _) => Poll::Pending,
+                (Pushed::Queued | Pushed::Absent, _) => Poll::Ready(Err(SendError::Absent(recipient))),
+            }
+        });
+        tokio::time::timeout(timeout, waiting).await.unwrap_or(Err(SendError::Full(recipient)))
+    }
+
     /// Tries those that were full; each is waited for separately.
     fn poll_full(cx: &mut Context<'_>, sending: &Sending<'_>, report: &mut SendReport) -> Poll<()> {
         let mut still_full = Vec::new();
         for recipient in report.full.drain(..) {
-            match sending.to_or_wake(recipient, cx) {
+            match sending.to_or_wake(recipient, cx, &mut || None) {
                 Pushed::Queued => report.queued += 1,
                 Pushed::Absent => report.absent.push(recipient),
                 Pushed::Full => still_full.push(recipient),
@@ -290,13 +339,18 @@ impl Sending<'_> {
     }
 
     /// Registers before it tries, so that no room is missed.
-    fn to_or_wake(&self, recipient: MemberId, cx: &Context<'_>) -> Pushed {
-        self.with_peer(recipient, |handle| match self.push(handle, None) {
+    fn to_or_wake(
+        &self,
+        recipient: MemberId,
+        cx: &Context<'_>,
+        ticket: &mut dyn FnMut() -> Option<Ticket>,
+    ) -> Pushed {
+        self.with_peer(recipient, |handle| match self.push(handle, ticket()) {
             Ok(()) => Pushed::Queued,
             Err(Refused::Closed(_)) => Pushed::Absent,
             Err(Refused::Full(no_room)) => {
                 handle.intake.lock().wake_at_room(cx.waker(), no_room);
-                match self.push(handle, None) {
+                match self.push(handle, ticket()) {
                     Ok(()) => Pushed::Queued,
                     Err(Refused::Closed(_)) => Pushed::Absent,
                     Err(Refused::Full(_)) => Pushed::Full,

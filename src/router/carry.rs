@@ -1,0 +1,203 @@
+//! How what goes to other nodes gets into the messenger: at once, or, while a node's queue is full, one after the other.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::content::Content;
+use super::envelope::{Control, FlowHead, ReplyHead, encode};
+use super::node::Inner;
+use crate::{Cause, Class, Kind, Lost, MemberId, Messenger, Raw, Receipt, SendError};
+
+/// After this a queue that stays full is looked at again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Something for another node.
+pub(crate) struct Parcel {
+    raw: Raw,
+    what: What,
+}
+
+enum What {
+    Flow(u64),
+    Reply { head: ReplyHead, body: Option<Content>, job: Option<u64> },
+    Control,
+}
+
+impl Parcel {
+    pub(crate) fn flow(kind: Kind, head: &FlowHead, body: &Bytes) -> Self {
+        Self { raw: Raw::new(kind, encode(head, body).unwrap_or_default()), what: What::Flow(head.number) }
+    }
+
+    pub(crate) fn reply(
+        kind: Kind,
+        head: ReplyHead,
+        body: Option<Content>,
+        bytes: &[u8],
+        job: Option<u64>,
+    ) -> Self {
+        let raw = Raw::new(kind, encode(&head, bytes).unwrap_or_default());
+        Self { raw, what: What::Reply { head, body, job } }
+    }
+
+    pub(crate) fn control(kind: Kind, control: &Control) -> Self {
+        Self { raw: Raw::new(kind, encode(control, &[]).unwrap_or_default()), what: What::Control }
+    }
+}
+
+/// What is under way to one node.
+#[derive(Default)]
+struct Way {
+    /// Waits for room in the messenger's queue; a task sees to it. Bounded by the windows of the lanes.
+    waiting: VecDeque<Parcel>,
+    pumping: bool,
+    /// Of messages that the node has not said to be done.
+    receipts: VecDeque<(u64, Receipt)>,
+}
+
+/// See the module's text.
+pub(crate) struct Carrier {
+    messenger: Messenger,
+    inner: Weak<Inner>,
+    ways: Mutex<HashMap<MemberId, Way>>,
+}
+
+impl Carrier {
+    pub(crate) fn new(messenger: Messenger, inner: Weak<Inner>) -> Self {
+        Self { messenger, inner, ways: Mutex::default() }
+    }
+
+    /// Sends it now, or when what waits before it has gone.
+    pub(crate) fn send(&self, inner: &Arc<Inner>, to: MemberId, parcel: Parcel) {
+        let mut ways = self.ways.lock();
+        let way = ways.entry(to).or_default();
+        if way.pumping {
+            way.waiting.push_back(parcel);
+            return;
+        }
+        let sent = self.messenger.class(Class::Normal).send_with_receipt(&parcel.raw, to);
+        match sent {
+            Err(SendError::Full(_)) => {
+                way.waiting.push_back(parcel);
+                way.pumping = true;
+                drop(ways);
+                self.messenger.spawn(pump(self.inner.clone(), self.messenger.clone(), to));
+            }
+            sent => {
+                if let (What::Flow(number), Ok(receipt)) = (&parcel.what, &sent) {
+                    way.receipts.push_back((*number, receipt.clone()));
+                }
+                drop(ways);
+                went(inner, to, parcel, sent.map(drop));
+            }
+        }
+    }
+
+    /// Receipts of what is done are not needed any more.
+    pub(crate) fn prune(&self, inner: &Arc<Inner>, of: MemberId) {
+        let first = inner.first_sent_to(of);
+        let mut ways = self.ways.lock();
+        let Some(way) = ways.get_mut(&of) else { return };
+        match first {
+            Some(first) => {
+                while way.receipts.front().is_some_and(|(number, _)| *number < first) {
+                    way.receipts.pop_front();
+                }
+            }
+            None => way.receipts.clear(),
+        }
+    }
+
+    /// Finds out what became of what this node has. `departed`: it does not come back, so of what it took nobody knows.
+    pub(crate) fn settle(&self, inner: &Arc<Inner>, node: MemberId, departed: bool) {
+        let receipts: HashMap<u64, Receipt> = {
+            let mut ways = self.ways.lock();
+            let Some(way) = ways.get_mut(&node) else { return };
+            way.receipts.iter().cloned().collect()
+        };
+        let (weak, mut numbers) = (Arc::downgrade(inner), inner.sent_to(node));
+        if !departed {
+            numbers.retain(|number| {
+                receipts.get(number).is_some_and(|receipt| matches!(receipt.now(), Some(Err(_))))
+            });
+        }
+        self.messenger.spawn(async move {
+            for number in numbers {
+                let lost = match receipts.get(&number) {
+                    // The messenger has dropped its session with it: each ends.
+                    Some(receipt) => receipt.acked().await.err(),
+                    None => continue,
+                };
+                let Some(inner) = weak.upgrade() else { return };
+                // It arrived, and nobody knows whether it was handled.
+                let lost = lost.unwrap_or(Lost::Indeterminate(Cause::Departed));
+                inner.act(|core, now| core.handle_lost(now, node, number, lost));
+            }
+        });
+        if departed {
+            let mut ways = self.ways.lock();
+            if ways.get(&node).is_some_and(|way| !way.pumping) {
+                ways.remove(&node);
+            }
+        }
+    }
+}
+
+/// What is done once it is with the messenger, or cannot be.
+fn went(inner: &Arc<Inner>, to: MemberId, parcel: Parcel, sent: Result<(), SendError>) {
+    match (parcel.what, sent) {
+        (What::Flow(_) | What::Control, Ok(())) => {}
+        (What::Reply { job: Some(job), .. }, Ok(())) => inner.act(|core, now| core.placed(now, job)),
+        (What::Reply { job: None, .. }, Ok(())) => {}
+        (What::Flow(number), Err(error)) => {
+            tracing::debug!(%to, %error, "a message did not go");
+            inner.act(|core, now| core.handle_lost(now, to, number, Lost::NotSent(Cause::Departed)));
+        }
+        (What::Reply { head, body, job }, Err(SendError::Absent(_))) => {
+            inner.act(|core, now| core.handle_unknown_caller(now, to, head, body, job));
+        }
+        (What::Reply { job, .. }, Err(error)) => {
+            tracing::warn!(%to, %error, "an answer did not go");
+            if let Some(job) = job {
+                inner.act(|core, now| core.placed(now, job));
+            }
+        }
+        (What::Control, Err(error)) => tracing::debug!(%to, %error, "a word to a router did not go"),
+    }
+}
+
+/// Sends what waits for a node, in order, until nothing does.
+async fn pump(inner: Weak<Inner>, messenger: Messenger, to: MemberId) {
+    loop {
+        let raw = {
+            let Some(inner) = inner.upgrade() else { return };
+            let mut ways = inner.carrier.ways.lock();
+            let Some(way) = ways.get_mut(&to) else { return };
+            match way.waiting.front() {
+                Some(parcel) => parcel.raw.clone(),
+                None => {
+                    way.pumping = false;
+                    return;
+                }
+            }
+        };
+        let sent = messenger.class(Class::Normal).send_wait_with_receipt(&raw, to, PATIENCE).await;
+        if matches!(sent, Err(SendError::Full(_))) {
+            continue;
+        }
+        let Some(inner) = inner.upgrade() else { return };
+        let parcel = {
+            let mut ways = inner.carrier.ways.lock();
+            let Some(way) = ways.get_mut(&to) else { return };
+            let Some(parcel) = way.waiting.pop_front() else { continue };
+            if let (What::Flow(number), Ok(receipt)) = (&parcel.what, &sent) {
+                way.receipts.push_back((*number, receipt.clone()));
+            }
+            parcel
+        };
+        went(&inner, to, parcel, sent.map(drop));
+    }
+}

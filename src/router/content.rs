@@ -1,0 +1,110 @@
+//! Bodies: a value that stays one as long as it stays in this process, or bytes.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::envelope::Body;
+use crate::{EncodeError, Message};
+
+/// A message whose type was erased.
+trait Erased: Send {
+    fn encode(&self) -> Result<Bytes, EncodeError>;
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+}
+
+impl<M: Message> Erased for M {
+    fn encode(&self) -> Result<Bytes, EncodeError> {
+        encode(self)
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
+
+/// As it goes over the wire.
+pub(crate) fn encode<M: Message>(message: &M) -> Result<Bytes, EncodeError> {
+    let encoded = postcard::to_extend(message, Vec::with_capacity(64));
+    encoded.map(Bytes::from).map_err(|error| EncodeError { kind: M::KIND.name(), cause: error.to_string() })
+}
+
+enum Held {
+    Value(Box<dyn Erased>),
+    Bytes(Bytes),
+    /// Somebody has it.
+    Taken,
+}
+
+/// See the module's text. Copies share what they hold: whoever takes the value first has it, so a message that goes to one
+/// handler here is never encoded.
+#[derive(Clone)]
+pub(crate) enum Content {
+    Value(Arc<Mutex<Slot>>, usize),
+    Bytes(Bytes),
+}
+
+/// Keeps [`Held`] private to this file.
+pub(crate) struct Slot(Held);
+
+impl Content {
+    pub(crate) fn value<M: Message>(message: M) -> Self {
+        let held = Slot(Held::Value(Box::new(message)));
+        Self::Value(Arc::new(Mutex::new(held)), size_of::<M>())
+    }
+
+    /// The message, as the handler of its type wants it.
+    pub(crate) fn decode<M: Message>(&self) -> Result<M, String> {
+        let read = |bytes: &Bytes| postcard::from_bytes(bytes).map_err(|error| error.to_string());
+        let held = match self {
+            Self::Bytes(bytes) => return read(bytes),
+            Self::Value(held, _) => std::mem::replace(&mut held.lock().0, Held::Taken),
+        };
+        match held {
+            Held::Value(value) => {
+                value.into_any().downcast().map(|value| *value).map_err(|_other| "of another type".to_owned())
+            }
+            Held::Bytes(bytes) => read(&bytes),
+            Held::Taken => Err("it was taken already".to_owned()),
+        }
+    }
+
+    /// As it goes over the wire; encoded once.
+    pub(crate) fn to_bytes(&self) -> Result<Bytes, String> {
+        let held = match self {
+            Self::Bytes(bytes) => return Ok(bytes.clone()),
+            Self::Value(held, _) => held,
+        };
+        let mut held = held.lock();
+        match &held.0 {
+            Held::Value(value) => {
+                let bytes = value.encode().map_err(|error| error.to_string())?;
+                held.0 = Held::Bytes(bytes.clone());
+                Ok(bytes)
+            }
+            Held::Bytes(bytes) => Ok(bytes.clone()),
+            Held::Taken => Err("it was taken already".to_owned()),
+        }
+    }
+}
+
+impl Body for Content {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Value(_, size) => *size,
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(_, size) => write!(f, "a value of {size} bytes"),
+            Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What comes from other nodes, and that they come and go.
+
+use std::time::{Duration, Instant};
+
+use super::super::envelope::{
+    ActorRef, Body, Control, Distribution, Failure, FlowHead, ReplyHead, Returned, RouteRecord,
+};
+use super::super::key::KeyId;
+use super::{Answer, BUSY, Core, DONE_DELAY, DONE_MANY, Held, Node, Output, Sent, Source, Told, Work};
+use crate::{Lost, MemberId, ViewId};
+
+/// Callers that are waited for, and answers for one of them.
+const HELD_CALLERS_MAX: usize = 1024;
+const HELD_MAX: usize = 1024;
+
+impl<B: Body + Clone, T> Core<B, T> {
+    // ---- nodes ----
+
+    /// This node, once it has joined or become another.
+    pub(crate) fn set_me(&mut self, joined: Option<ViewId>) {
+        self.joined = joined;
+    }
+
+    /// A node may be sent to.
+    pub(crate) fn handle_node_up(&mut self, now: Instant, id: MemberId) {
+        if id == self.me {
+            return;
+        }
+        let node = self.nodes.entry(id).or_insert_with(Node::new);
+        node.up = true;
+        if self.config.exchange {
+            let add = self.table.announced();
+            self.control(id, Control::Routes { all: true, add, remove: Vec::new() });
+        }
+        let held = self.held.remove(&id).unwrap_or_default();
+        for Held { until, head, body, job } in held.into_iter().filter(|held| held.until > now) {
+            let left_ms = millis(until.saturating_duration_since(now));
+            self.outputs.push_back(Output::Reply { to: id, head: ReplyHead { left_ms, ..head }, body, job });
+        }
+    }
+
+    /// A node is no more: its routes go, what waits for it goes elsewhere, and what was sent to it is looked after.
+    pub(crate) fn handle_node_down(&mut self, now: Instant, id: MemberId) {
+        self.table.forget(id);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.up = false;
+        node.done.clear();
+        node.shared.clear();
+        self.owing.remove(&id);
+        if node.sent.is_empty() {
+            self.nodes.remove(&id);
+        } else {
+            self.outputs.push_back(Output::Settle { node: id });
+        }
+        let waiting = self.lanes.close(|to| to.node == id);
+        waiting.into_iter().for_each(|(flow, to)| self.again(now, flow, Some(to)));
+    }
+
+    /// What became of a message to a node that has not said that it was handled.
+    pub(crate) fn handle_lost(&mut self, now: Instant, from: MemberId, number: u64, lost: Lost) {
+        let Some(Sent { lane, flow }) = self.take_sent(from, number) else { return };
+        self.give_lane_back(now, lane);
+        let direct = matches!(flow.envelope.to, Distribution::Node(_) | Distribution::Actor(_));
+        match lost {
+            Lost::NotSent(_) if !direct => self.again(now, flow, Some(lane.0)),
+            Lost::Indeterminate(_) if flow.envelope.idempotent && !direct => {
+                self.again(now, flow, Some(lane.0))
+            }
+            Lost::NotSent(_) | Lost::Indeterminate(_) => self.end(now, flow, Failure::Departed(from)),
+        }
+    }
+
+    /// A message to a node that cannot be encoded.
+    pub(crate) fn handle_unsendable(&mut self, now: Instant, to: MemberId, number: u64, why: String) {
+        let Some(Sent { lane, flow }) = self.take_sent(to, number) else { return };
+        self.give_lane_back(now, lane);
+        self.end(now, flow, Failure::Handler(why));
+    }
+
+    /// Nodes that may be sent to.
+    pub(crate) fn nodes_up(&self) -> Vec<MemberId> {
+        self.nodes.iter().filter(|(_, node)| node.up).map(|(id, _)| *id).collect()
+    }
+
+    /// Numbers of what a node has not said to be done.
+    pub(crate) fn sent_to(&self, node: MemberId) -> Vec<u64> {
+        self.nodes.get(&node).map(|node| node.sent.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// The least of them.
+    pub(crate) fn first_sent_to(&self, node: MemberId) -> Option<u64> {
+        self.nodes.get(&node)?.sent.keys().next().copied()
+    }
+
+    fn take_sent(&mut self, from: MemberId, number: u64) -> Option<Sent<B>> {
+        let node = self.nodes.get_mut(&from)?;
+        let sent = node.sent.remove(&number);
+        if node.sent.is_empty() && !node.up {
+            self.nodes.remove(&from);
+        }
+        sent
+    }
+
+    pub(super) fn give_lane_back(&mut self, now: Instant, lane: super::LaneId) {
+        if let Some((flow, to)) = self.lanes.give_back(lane) {
+            self.dispatch(now, flow, to);
+        }
+    }
+
+    // ---- messages ----
+
+    /// A message of another node. `false`: it breaks a bound, and was dropped.
+    pub(crate) fn handle_flow(&mut self, now: Instant, from: MemberId, head: FlowHead, body: B) -> bool {
+        let FlowHead { number, host, left_ms, envelope } = head;
+        if !envelope.is_sound() || envelope.hops > self.config.hops_max {
+            return false;
+        }
+        let (key, tell) = (envelope.key, envelope.tell);
+        let hosts = match host {
+            0 => self.table.hosts_with(key, true),
+            host if self.table.holds(host, key, true) => vec![host],
+            _ => Vec::new(),
+        };
+        let bytes = body.bytes();
+        if hosts.is_empty() || !self.nodes.contains_key(&from) {
+            // A node that is not known yet is not refused for good.
+            let why = if hosts.is_empty() { Returned::NotHere } else { Returned::Busy };
+            self.control(from, Control::Returned { number, why });
+            return true;
+        }
+        if self.queued_bytes.saturating_add(bytes * hosts.len()) > self.config.queued_bytes_max {
+            self.control(from, Control::Returned { number, why: Returned::Busy });
+            return true;
+        }
+        self.queued_bytes += bytes * hosts.len();
+        if hosts.len() > 1
+            && let Some(node) = self.nodes.get_mut(&from)
+        {
+            node.shared.insert(number, hosts.len());
+        }
+        let expires = now + Duration::from_millis(left_ms.into());
+        for host in hosts {
+            let job = self.job(Source::Elsewhere { from, number, bytes });
+            self.enqueue(host, Work { job, envelope: envelope.clone(), body: body.clone(), expires });
+        }
+        if tell {
+            self.control(from, Control::Accepted(number));
+        }
+        true
+    }
+
+    /// An answer of another node, or of this one.
+    pub(crate) fn handle_reply(&mut self, head: ReplyHead, body: Option<B>) {
+        let ReplyHead { hub, promise, flow, hops, outcome, trail, .. } = head;
+        let key = outcome.as_ref().ok().copied();
+        let Some(token) = self.promises.resolve(hub, promise, flow, key) else {
+            self.counts.late += 1;
+            return;
+        };
+        let outcome = match (outcome, body) {
+            (Ok(key), Some(body)) => Ok((key, body)),
+            (Ok(key), None) => Err(Failure::Unroutable(key)),
+            (Err(failure), _) => Err(failure),
+        };
+        self.outputs.push_back(Output::Resolve { token, answer: Answer { outcome, flow, hops, trail } });
+    }
+
+    /// The messenger does not know the caller: its view does not hold it yet, or not any more.
+    pub(crate) fn handle_unknown_caller(
+        &mut self,
+        now: Instant,
+        to: MemberId,
+        head: ReplyHead,
+        body: Option<B>,
+        job: Option<u64>,
+    ) {
+        let until = now + Duration::from_millis(head.left_ms.into());
+        let known = self.held.len();
+        let room = self.held.get(&to).map_or(known < HELD_CALLERS_MAX, |held| held.len() < HELD_MAX);
+        if room {
+            self.held.entry(to).or_default().push(Held { until, head, body, job });
+            self.sweep_at.get_or_insert(now + super::SWEEP);
+        } else if let Some(job) = job {
+            self.placed(now, job);
+        }
+    }
+
+    /// What another router says.
+    pub(crate) fn handle_control(&mut self, now: Instant, from: MemberId, control: Control) {
+        match control {
+            Control::Done(numbers) => {
+                for number in numbers {
+                    if let Some(Sent { lane, flow }) = self.take_sent(from, number) {
+                        self.tell(flow.watch, Told::Handled);
+                        self.give_lane_back(now, lane);
+                    }
+                }
+            }
+            Control::Accepted(number) => {
+                let sent = self.nodes.get(&from).and_then(|node| node.sent.get(&number));
+                let watch = sent.and_then(|sent| sent.flow.watch);
+                self.tell(watch, Told::Accepted);
+            }
+            Control::Returned { number, why } => self.handle_returned(now, from, number, why),
+            Control::Routes { all, add, remove } => self.handle_routes(now, from, all, add, &remove),
+            Control::Discover(keys) => {
+                let held = |record: &RouteRecord| keys.contains(&record.key.id());
+                let add: Vec<_> = self.table.announced().into_iter().filter(held).collect();
+                if !add.is_empty() {
+                    self.control(from, Control::Routes { all: false, add, remove: Vec::new() });
+                }
+            }
+        }
+    }
+
+    /// It was certainly not handled.
+    fn handle_returned(&mut self, now: Instant, from: MemberId, number: u64, why: Returned) {
+        let Some(Sent { lane, flow }) = self.take_sent(from, number) else { return };
+        self.counts.returned += 1;
+        self.give_lane_back(now, lane);
+        match why {
+            Returned::NotHere => {
+                let key = flow.envelope.key;
+                if lane.0.host == 0 {
+                    let nodes = self.table.hosts_of(from, key);
+                    nodes
+                        .into_iter()
+                        .for_each(|host| _ = self.table.unlearn(ActorRef { node: from, host }, key));
+                    return self.end(now, flow, Failure::Unroutable(key));
+                }
+                self.table.unlearn(lane.0, key);
+                self.again(now, flow, Some(lane.0));
+            }
+            Returned::Busy => self.retries.push_back((now + BUSY, flow)),
+        }
+    }
+
+    /// What a node tells of its routes.
+    pub(crate) fn handle_routes(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        all: bool,
+        add: Vec<RouteRecord>,
+        remove: &[(KeyId, u32)],
+    ) {
+        if from == self.me {
+            return;
+        }
+        if all {
+            self.table.forget(from);
+        }
+        for (id, host) in remove {
+            self.table.unlearn(ActorRef { node: from, host: *host }, *id);
+        }
+        for record in add {
+            let id = record.key.id();
+            if self.table.learn(from, record) {
+                self.found(now, id);
+            }
+        }
+    }
+
+    // ---- what this node owes others ----
+
+    pub(super) fn owe(&mut self, now: Instant, to: MemberId, number: u64) {
+        let Some(node) = self.nodes.get_mut(&to).filter(|node| node.up) else { return };
+        if let Some(left) = node.shared.get_mut(&number) {
+            *left -= 1;
+            if *left > 0 {
+                return;
+            }
+            node.shared.remove(&number);
+        }
+        node.done.push(number);
+        if node.done.len() >= DONE_MANY {
+            let done = std::mem::take(&mut node.done);
+            self.owing.remove(&to);
+            self.control(to, Control::Done(done));
+        } else {
+            self.owing.insert(to);
+            self.done_at.get_or_insert(now + DONE_DELAY);
+        }
+    }
+
+    pub(super) fn settle_debts(&mut self) {
+        self.done_at = None;
+        for to in std::mem::take(&mut self.owing) {
+            let done = self.nodes.get_mut(&to).map(|node| std::mem::take(&mut node.done)).unwrap_or_default();
+            if !done.is_empty() {
+                self.control(to, Control::Done(done));
+            }
+        }
+    }
+}
+
+impl<B> Node<B> {
+    pub(super) const fn new() -> Self {
+        Self {
+            up: false,
+            number: 1,
+            sent: std::collections::BTreeMap::new(),
+            done: Vec::new(),
+            shared: std::collections::BTreeMap::new(),
+        }
+    }
+}
+
+/// As it travels: what is less than a millisecond is one.
+pub(super) fn millis(left: Duration) -> u32 {
+    u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,107 @@
+//! How much of what is under way each actor may hold: a window for each of its hosts and each depth of flows.
+//!
+//! What is sent to a host counts until the host is done with it *and* all that came of it has found its own place. So a
+//! slow actor holds up those who send to it, and nobody else; and nobody is held up for ever: what waits at one depth waits
+//! for room at the next only, flows end at a depth, and there nothing comes of anything (a structured buffer pool: Merlin
+//! and Schweitzer, Deadlock Avoidance in Store-and-Forward Networks, 1980). Two actors that send each other more than
+//! either holds are thus no deadlock.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::super::envelope::ActorRef;
+
+/// Messages that a host may hold from one sender at one depth. Some milliseconds of work of a quick actor; a quarter is told
+/// at once when it is done, so a window is never empty for want of word.
+pub(crate) const WINDOW: usize = 256;
+
+/// A host, and a depth.
+pub(crate) type LaneId = (ActorRef, u16);
+
+/// What is under way to one host, at one depth.
+#[derive(Debug)]
+struct Lane<F> {
+    under_way: usize,
+    waiting: VecDeque<F>,
+}
+
+/// See the module's text. `F` is what waits.
+#[derive(Debug)]
+pub(crate) struct Lanes<F> {
+    lanes: HashMap<LaneId, Lane<F>, foldhash::fast::RandomState>,
+    waiting: usize,
+}
+
+impl<F> Default for Lanes<F> {
+    fn default() -> Self {
+        Self { lanes: HashMap::default(), waiting: 0 }
+    }
+}
+
+impl<F> Lanes<F> {
+    pub(crate) fn has_room(&self, id: LaneId) -> bool {
+        self.lanes.get(&id).is_none_or(|lane| lane.under_way < WINDOW && lane.waiting.is_empty())
+    }
+
+    /// All that wait.
+    pub(crate) const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Takes a place, if there is one and nobody waits for it.
+    pub(crate) fn take(&mut self, id: LaneId) -> bool {
+        let lane = self.lanes.entry(id).or_insert_with(|| Lane { under_way: 0, waiting: VecDeque::new() });
+        let free = lane.under_way < WINDOW && lane.waiting.is_empty();
+        lane.under_way += usize::from(free);
+        free
+    }
+
+    /// Waits for a place, behind those that wait.
+    pub(crate) fn wait(&mut self, id: LaneId, flow: F) {
+        let lane = self.lanes.entry(id).or_insert_with(|| Lane { under_way: 0, waiting: VecDeque::new() });
+        lane.waiting.push_back(flow);
+        self.waiting += 1;
+    }
+
+    /// A place is free; whoever has it next.
+    #[must_use]
+    pub(crate) fn give_back(&mut self, id: LaneId) -> Option<F> {
+        let lane = self.lanes.get_mut(&id)?;
+        debug_assert!(lane.under_way > 0, "given back and never taken");
+        lane.under_way = lane.under_way.saturating_sub(1);
+        let next = lane.waiting.pop_front();
+        if next.is_some() {
+            lane.under_way += 1;
+            self.waiting -= 1;
+        } else if lane.under_way == 0 {
+            self.lanes.remove(&id);
+        }
+        next
+    }
+
+    /// The host is no more: who waited for it.
+    pub(crate) fn close(&mut self, mut gone: impl FnMut(ActorRef) -> bool) -> Vec<F> {
+        let mut out = Vec::new();
+        self.lanes.retain(|(to, _), lane| {
+            let stays = !gone(*to);
+            if !stays {
+                out.extend(lane.waiting.drain(..));
+            }
+            stays
+        });
+        self.waiting -= out.len();
+        out
+    }
+
+    /// Those that wait no longer.
+    pub(crate) fn sift(&mut self, mut stays: impl FnMut(&F) -> bool) -> Vec<F> {
+        let mut out = Vec::new();
+        for lane in self.lanes.values_mut() {
+            let (keep, go) = lane.waiting.drain(..).partition(|flow| stays(flow));
+            lane.waiting = keep;
+            out.extend(go);
+        }
+        self.lanes.retain(|_, lane| lane.under_way > 0 || !lane.waiting.is_empty());
+        self.waiting -= out.len();
+        out
+    }
+}

@@ -1,0 +1,95 @@
+//! What hubs wait for.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::super::envelope::{CALLBACK_KEYS_MAX, Correlation};
+use super::super::key::KeyId;
+
+/// A promise: who waits (`T`), and for what.
+#[derive(Debug)]
+struct Promise<T> {
+    hub: u32,
+    flow: Correlation,
+    keys: Vec<KeyId>,
+    deadline: Instant,
+    token: T,
+}
+
+/// Promises that are open. Each ends once: by an answer, a failure, its deadline, or because nobody waits any more.
+#[derive(Debug)]
+pub(crate) struct Promises<T> {
+    open: HashMap<u64, Promise<T>, foldhash::fast::RandomState>,
+    /// Deadlines, the next first.
+    deadlines: std::collections::BTreeSet<(Instant, u64)>,
+    next: u64,
+}
+
+impl<T> Default for Promises<T> {
+    fn default() -> Self {
+        Self { open: HashMap::default(), deadlines: Default::default(), next: 1 }
+    }
+}
+
+/// Most promises of one process.
+pub(crate) const PROMISES_MAX: usize = 1 << 20;
+
+impl<T> Promises<T> {
+    /// Opens one. `None`: too many, or nothing that could end it.
+    pub(crate) fn open(
+        &mut self,
+        hub: u32,
+        flow: Correlation,
+        keys: Vec<KeyId>,
+        deadline: Instant,
+        token: T,
+    ) -> Result<u64, T> {
+        if self.open.len() >= PROMISES_MAX || keys.is_empty() || keys.len() > CALLBACK_KEYS_MAX {
+            return Err(token);
+        }
+        let id = self.next;
+        self.next += 1;
+        self.deadlines.insert((deadline, id));
+        self.open.insert(id, Promise { hub, flow, keys, deadline, token });
+        Ok(id)
+    }
+
+    /// An answer, or a failure (`None`), for this promise of this hub's flow: who waits for it, if it does still, and for this.
+    pub(crate) fn resolve(&mut self, hub: u32, id: u64, flow: Correlation, key: Option<KeyId>) -> Option<T> {
+        let promise = self.open.get(&id)?;
+        let fits =
+            promise.hub == hub && promise.flow == flow && key.is_none_or(|key| promise.keys.contains(&key));
+        if fits { self.close(id) } else { None }
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn close(&mut self, id: u64) -> Option<T> {
+        let promise = self.open.remove(&id)?;
+        self.deadlines.remove(&(promise.deadline, id));
+        Some(promise.token)
+    }
+
+    /// The next whose time is over.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<(Correlation, T)> {
+        let (_, id) = *self.deadlines.first().filter(|(at, _)| *at <= now)?;
+        let flow = self.open.get(&id)?.flow;
+        self.close(id).map(|token| (flow, token))
+    }
+
+    /// When the next one's time is over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// All of one hub, or all there are.
+    pub(crate) fn drain(&mut self, hub: Option<u32>) -> Vec<T> {
+        let fits = |promise: &Promise<T>| hub.is_none_or(|hub| hub == promise.hub);
+        let ids: Vec<u64> =
+            self.open.iter().filter(|(_, promise)| fits(promise)).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.close(id)).collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+}

@@ -1,0 +1,525 @@
+//! A node: the core behind a lock, and the messenger that carries what it decides.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::carry::{Carrier, Parcel};
+use super::content::Content;
+use super::core::{Answer, Core, CoreConfig, Output, Preference, RouterCounts, Scope, Told, Work};
+use super::envelope::{ActorRef, Control, Correlation, Envelope, Failure, FlowHead, ReplyHead, decode};
+use super::error::{FlowError, RouteError};
+use super::host::{HostBuilder, Shared};
+use super::hub::Hub;
+use super::key::{KeyId, MessageKey};
+use crate::{HandlerError, Kind, MemberId, Messenger, Raw};
+
+/// The router's protocol number.
+const PROTOCOL: u16 = 2;
+/// Names of keys that this process sent, for errors.
+const NAMES_MAX: usize = 65_536;
+
+pub(crate) type Answered = oneshot::Sender<Answer<Content>>;
+type TheCore = Core<Content, Answered>;
+
+/// How a node is to be.
+#[derive(Clone)]
+#[must_use = "nothing happens before `start`"]
+pub struct NodeBuilder {
+    config: CoreConfig,
+    open: bool,
+    dead: Option<DeadLetters>,
+}
+
+type DeadLetters = Arc<dyn Fn(DeadLetter) + Send + Sync>;
+
+/// A message that could not be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// What it is, if this node knows its name.
+    pub key: Option<MessageKey>,
+    /// Which flow it belonged to.
+    pub flow: Correlation,
+    /// Its body, encoded; `None` if it cannot be.
+    pub body: Option<Bytes>,
+    /// Why.
+    pub why: FlowError,
+}
+
+impl fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("config", &self.config)
+            .field("open", &self.open)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NodeBuilder {
+    /// Which of several providers gets a message. Default: those of this node in turn, others if it has none.
+    pub const fn preference(mut self, preference: Preference) -> Self {
+        self.config.preference = preference;
+        self
+    }
+
+    /// How long a message that nobody is known to handle waits, while the network is asked. Default 500 ms.
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.config.grace = grace;
+        self
+    }
+
+    /// How many nodes a flow may go through, at most 255, and how many handlers. Default 32 and 64.
+    pub const fn limits(mut self, hops: u8, handlers: u16) -> Self {
+        (self.config.hops_max, self.config.depth_max) = (hops, handlers);
+        self
+    }
+
+    /// The network has no views: who is reached by a contact is a node. All nodes of a network must agree.
+    pub const fn without_views(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
+    /// Gets every message that could not be delivered. Called in the task that found out: must not wait.
+    pub fn dead_letters(mut self, hook: impl Fn(DeadLetter) + Send + Sync + 'static) -> Self {
+        self.dead = Some(Arc::new(hook));
+        self
+    }
+
+    /// Begins to route over this messenger. One node a messenger.
+    ///
+    /// # Errors
+    ///
+    /// [`HandlerError`]: there is a node already.
+    pub fn start(self, messenger: &Messenger) -> Result<Node, HandlerError> {
+        let kinds = Kinds::new(self.open);
+        let id = messenger.id();
+        let mut core = Core::new(id, self.config);
+        core.set_me(messenger.member().joined);
+        let inner = Arc::new_cyclic(|weak| Inner {
+            id,
+            carrier: Carrier::new(messenger.clone(), weak.clone()),
+            messenger: messenger.clone(),
+            kinds,
+            core: Mutex::new(core),
+            hosts: Mutex::default(),
+            watches: Mutex::default(),
+            names: Mutex::default(),
+            next_watch: AtomicU64::new(1),
+            next_hub: AtomicU32::new(1),
+            timer: Arc::default(),
+            dead: self.dead,
+            closed: AtomicBool::new(false),
+        });
+        inner.listen()?;
+        messenger.spawn(keep_time(Arc::downgrade(&inner), Arc::clone(&inner.timer)));
+        messenger.spawn(super::members::follow_events(Arc::downgrade(&inner), messenger.events()));
+        if !self.open {
+            messenger.spawn(super::members::follow_views(Arc::downgrade(&inner)));
+        }
+        Ok(Node { inner })
+    }
+}
+
+/// A node of a network of actors. Cheap to clone; the last clone, and the last of its hubs and hosts, closes it: then
+/// promises end as closed.
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("id", &self.inner.id).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// How a node is to be.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder { config: CoreConfig::default(), open: false, dead: None }
+    }
+
+    /// Which node this is: the member id of its messenger.
+    #[must_use]
+    pub fn id(&self) -> MemberId {
+        self.inner.id
+    }
+
+    /// A host for actors, to be filled and started.
+    pub fn host(&self) -> HostBuilder {
+        HostBuilder::new(self.clone())
+    }
+
+    /// One more hub.
+    #[must_use]
+    pub fn hub(&self) -> Hub {
+        Hub { inner: Arc::clone(&self.inner), id: self.inner.next_hub.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// A member that can be reached without a view: a contact. Needed with [`NodeBuilder::without_views`] only.
+    pub fn add_node(&self, member: MemberId) {
+        self.inner.act(|core, now| core.handle_node_up(now, member));
+    }
+
+    /// It cannot be reached any more. Its routes go, and what it had is looked after.
+    pub fn remove_node(&self, member: MemberId) {
+        self.inner.act(|core, now| core.handle_node_down(now, member));
+    }
+
+    /// Routes of this node's own hosts: key, host, and who may find it.
+    #[must_use]
+    pub fn internal_routes(&self) -> Vec<(MessageKey, u32, Scope)> {
+        let core = self.inner.core.lock();
+        core.table().own().map(|(key, host, scope)| (key.clone(), host, scope)).collect()
+    }
+
+    /// Routes of others, as they said.
+    #[must_use]
+    pub fn external_routes(&self) -> Vec<(MessageKey, ActorRef)> {
+        self.inner.core.lock().table().others().map(|(key, to)| (key.clone(), to)).collect()
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counts(&self) -> RouterCounts {
+        self.inner.core.lock().counts()
+    }
+
+    /// Messages that wait here for room or a provider, promises that are open, messages whose handling has not ended.
+    #[must_use]
+    pub fn open(&self) -> (usize, usize, usize) {
+        self.inner.core.lock().open()
+    }
+
+    /// Ends it: hosts take nothing more, promises end as [`FlowError::Closed`]. The messenger stays.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
+
+/// Types of what routers say to each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kinds {
+    pub(crate) flow: Kind,
+    pub(crate) reply: Kind,
+    pub(crate) control: Kind,
+}
+
+impl Kinds {
+    const fn new(open: bool) -> Self {
+        const fn kind(name: &'static str, open: bool) -> Kind {
+            let kind = Kind::new(name, 1).of_protocol(PROTOCOL);
+            if open { kind.open() } else { kind }
+        }
+        Self {
+            flow: kind("karere.router.flow", open),
+            reply: kind("karere.router.reply", open),
+            control: kind("karere.router.control", open),
+        }
+    }
+}
+
+/// See the module's text.
+pub(crate) struct Inner {
+    pub(crate) id: MemberId,
+    pub(crate) messenger: Messenger,
+    pub(crate) kinds: Kinds,
+    core: Mutex<TheCore>,
+    pub(crate) carrier: Carrier,
+    hosts: Mutex<HashMap<u32, Arc<Shared>>>,
+    watches: Mutex<HashMap<u64, watch::Sender<Option<Told>>>>,
+    names: Mutex<BTreeMap<KeyId, MessageKey>>,
+    next_watch: AtomicU64,
+    next_hub: AtomicU32,
+    timer: Arc<Timer>,
+    dead: Option<DeadLetters>,
+    closed: AtomicBool,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Lets something happen to the core, then does what it wants done.
+    pub(crate) fn act<R>(self: &Arc<Self>, happen: impl FnOnce(&mut TheCore, Instant) -> R) -> R {
+        let now = self.messenger.now();
+        let (result, outputs, next) = {
+            let mut core = self.core.lock();
+            let result = happen(&mut core, now);
+            let mut outputs = VecDeque::new();
+            while let Some(output) = core.poll_output() {
+                outputs.push_back(output);
+            }
+            (result, outputs, core.poll_timeout())
+        };
+        self.timer.arm(next);
+        outputs.into_iter().for_each(|output| self.perform(output));
+        result
+    }
+
+    fn perform(self: &Arc<Self>, output: Output<Content, Answered>) {
+        match output {
+            Output::Wake(host) => self.ring(host),
+            Output::Send { to, head, body } => match body.to_bytes() {
+                Ok(bytes) => self.carrier.send(self, to, Parcel::flow(self.kinds.flow, &head, &bytes)),
+                Err(why) => self.act(|core, now| core.handle_unsendable(now, to, head.number, why)),
+            },
+            Output::Reply { to, head, body, job } => {
+                let bytes = body.as_ref().map_or(Ok(Bytes::new()), Content::to_bytes);
+                match bytes {
+                    Ok(bytes) => {
+                        self.carrier.send(self, to, Parcel::reply(self.kinds.reply, head, body, &bytes, job));
+                    }
+                    Err(why) => {
+                        let head = ReplyHead { outcome: Err(Failure::Handler(why)), ..head };
+                        self.carrier.send(self, to, Parcel::reply(self.kinds.reply, head, None, &[], job));
+                    }
+                }
+            }
+            Output::Control { to, control } => {
+                self.carrier.send(self, to, Parcel::control(self.kinds.control, &control));
+            }
+            Output::Resolve { token, answer } => drop(token.send(answer)),
+            Output::Told { watch, told } => self.told(watch, told),
+            Output::Announce { add, remove } => {
+                let all = self.core.lock().nodes_up();
+                for to in all {
+                    let control = Control::Routes { all: false, add: add.clone(), remove: remove.clone() };
+                    self.carrier.send(self, to, Parcel::control(self.kinds.control, &control));
+                }
+            }
+            Output::Dead { envelope, body, why } => self.bury(&envelope, &body, why),
+            Output::Settle { node } => self.carrier.settle(self, node, true),
+        }
+    }
+
+    /// A message for another node, or what it says, has come.
+    fn listen(self: &Arc<Self>) -> Result<(), HandlerError> {
+        let Kinds { flow, reply, control } = self.kinds;
+        self.on(flow, |inner, from, bytes| match decode::<FlowHead>(&bytes) {
+            Ok((head, body)) => {
+                if !inner.act(|core, now| core.handle_flow(now, from, head, Content::Bytes(body))) {
+                    tracing::warn!(%from, "a message that breaks the router's bounds");
+                }
+            }
+            Err(error) => tracing::warn!(%from, %error, "a message that cannot be read"),
+        })?;
+        self.on(reply, |inner, from, bytes| match decode::<ReplyHead>(&bytes) {
+            Ok((head, body)) => {
+                inner.act(|core, _| core.handle_reply(head, Some(Content::Bytes(body))));
+            }
+            Err(error) => tracing::warn!(%from, %error, "an answer that cannot be read"),
+        })?;
+        self.on(control, |inner, from, bytes| match decode::<Control>(&bytes) {
+            Ok((control, _)) => {
+                inner.act(|core, now| core.handle_control(now, from, control));
+                inner.carrier.prune(inner, from);
+            }
+            Err(error) => tracing::warn!(%from, %error, "a word of a router that cannot be read"),
+        })
+    }
+
+    fn on(
+        self: &Arc<Self>,
+        kind: Kind,
+        take: impl Fn(&Arc<Self>, MemberId, Bytes) + Send + Sync + 'static,
+    ) -> Result<(), HandlerError> {
+        let inner = Arc::downgrade(self);
+        self.messenger.add_raw_handler(kind, move |from, raw: Raw| {
+            if let Some(inner) = inner.upgrade() {
+                take(&inner, from, raw.into_bytes());
+            }
+            std::future::ready(())
+        })
+    }
+
+    // ---- hosts ----
+
+    pub(crate) fn add_host(
+        self: &Arc<Self>,
+        keys: &[(MessageKey, Scope)],
+        shared: &Arc<Shared>,
+    ) -> Result<u32, RouteError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(RouteError::Closed);
+        }
+        // The lock before the core's, so that who is woken is found.
+        let mut hosts = self.hosts.lock();
+        let now = self.messenger.now();
+        let host = self.core.lock().add_host(now, keys)?;
+        hosts.insert(host, Arc::clone(shared));
+        drop(hosts);
+        keys.iter().for_each(|(key, _)| self.note_name(key.id(), key));
+        // What it wants done.
+        self.act(|_, _| ());
+        Ok(host)
+    }
+
+    pub(crate) fn remove_host(self: &Arc<Self>, host: u32) {
+        let shared = self.hosts.lock().remove(&host);
+        if let Some(shared) = shared {
+            shared.stopped.store(true, Ordering::Release);
+            shared.bell.notify_waiters();
+            shared.bell.notify_one();
+        }
+        self.act(|core, now| core.remove_host(now, host));
+    }
+
+    pub(crate) fn next_work(self: &Arc<Self>, host: u32) -> Option<Work<Content>> {
+        self.act(|core, now| core.next_work(now, host))
+    }
+
+    fn ring(&self, host: u32) {
+        if let Some(shared) = self.hosts.lock().get(&host) {
+            shared.bell.notify_one();
+        }
+    }
+
+    pub(crate) fn has_host(&self, id: KeyId) -> bool {
+        self.core.lock().has_host(id)
+    }
+
+    /// The hub by which handlers begin flows.
+    pub(crate) fn hub_of_actors(self: &Arc<Self>) -> Hub {
+        Hub { inner: Arc::clone(self), id: 0 }
+    }
+
+    pub(crate) fn sent_to(&self, node: MemberId) -> Vec<u64> {
+        self.core.lock().sent_to(node)
+    }
+
+    pub(crate) fn first_sent_to(&self, node: MemberId) -> Option<u64> {
+        self.core.lock().first_sent_to(node)
+    }
+
+    // ---- who waits ----
+
+    pub(crate) fn open(&self) -> Result<(), FlowError> {
+        if self.closed.load(Ordering::Acquire) { Err(FlowError::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn watch(&self) -> (u64, watch::Receiver<Option<Told>>) {
+        let id = self.next_watch.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = watch::channel(None);
+        self.watches.lock().insert(id, tell);
+        (id, told)
+    }
+
+    pub(crate) fn unwatch(&self, id: u64) {
+        self.watches.lock().remove(&id);
+    }
+
+    fn told(&self, watch: u64, told: Told) {
+        if let Some(tell) = self.watches.lock().get(&watch) {
+            // What is over stays over.
+            let over = |told: &Option<Told>| matches!(told, Some(Told::Handled | Told::Failed(_)));
+            tell.send_if_modified(|state| {
+                let goes = !over(state);
+                if goes {
+                    *state = Some(told);
+                }
+                goes
+            });
+        }
+    }
+
+    // ---- names and errors ----
+
+    pub(crate) fn note_name(&self, id: KeyId, key: &MessageKey) {
+        let mut names = self.names.lock();
+        if names.len() < NAMES_MAX && !names.contains_key(&id) {
+            names.insert(id, key.clone());
+        }
+    }
+
+    fn name(&self, id: KeyId) -> Option<MessageKey> {
+        let known = self.names.lock().get(&id).cloned();
+        known.or_else(|| self.core.lock().table().key(id).cloned())
+    }
+
+    pub(crate) fn error(&self, failure: Failure) -> FlowError {
+        FlowError::of(failure, |id| self.name(id).map(|key| key.to_string()))
+    }
+
+    fn bury(&self, envelope: &Envelope, body: &Content, why: Failure) {
+        let why = self.error(why);
+        let key = self.name(envelope.key);
+        tracing::debug!(?key, flow = %envelope.flow, %why, "a message could not be delivered");
+        if let Some(dead) = &self.dead {
+            dead(DeadLetter { key, flow: envelope.flow, body: body.to_bytes().ok(), why });
+        }
+    }
+
+    // ---- time and the end ----
+
+    pub(crate) fn close(self: &Arc<Self>) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let hosts: Vec<u32> = self.hosts.lock().keys().copied().collect();
+        hosts.into_iter().for_each(|host| self.remove_host(host));
+        drop(self.act(|core, _| core.close_promises(None)));
+        self.watches.lock().clear();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for shared in self.hosts.get_mut().values() {
+            shared.stopped.store(true, Ordering::Release);
+            shared.bell.notify_waiters();
+            shared.bell.notify_one();
+        }
+        self.timer.changed.notify_one();
+    }
+}
+
+/// When the core wants to be called.
+#[derive(Debug, Default)]
+struct Timer {
+    at: Mutex<Option<Instant>>,
+    changed: Notify,
+}
+
+impl Timer {
+    /// At this time, if not before.
+    fn arm(&self, next: Option<Instant>) {
+        let Some(next) = next else { return };
+        let mut at = self.at.lock();
+        if at.is_none_or(|at| next < at) {
+            *at = Some(next);
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// Calls the core when it wants to be called. Keeps nothing of the node while it waits.
+async fn keep_time(inner: Weak<Inner>, timer: Arc<Timer>) {
+    loop {
+        let at = *timer.at.lock();
+        let changed = timer.changed.notified();
+        match at {
+            None => changed.await,
+            Some(at) => {
+                if tokio::time::timeout_at(at.into(), changed).await.is_err() {
+                    *timer.at.lock() = None;
+                    let Some(inner) = inner.upgrade() else { return };
+                    inner.act(|core, now| core.handle_timeout(now));
+                }
+            }
+        }
+        if inner.strong_count() == 0 {
+            return;
+        }
+    }
+}
