@@ -162,18 +162,6 @@ impl<B: Body + Clone, T> Core<B, T> {
         Ok(host)
     }
 
-    /// One more key for a host.
-    pub(crate) fn add_route(
-        &mut self,
-        now: Instant,
-        host: u32,
-        key: (MessageKey, Scope),
-    ) -> Result<(), Refused> {
-        self.table.register(host, std::slice::from_ref(&key))?;
-        self.announce_added(now, host, &[key]);
-        Ok(())
-    }
-
     fn announce_added(&mut self, now: Instant, host: u32, keys: &[(MessageKey, Scope)]) {
         let shared = keys.iter().filter(|(_, scope)| *scope == Scope::Network);
         let add: Vec<_> = shared.map(|(key, _)| RouteRecord { key: key.clone(), host }).collect();
