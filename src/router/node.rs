@@ -1,5 +1,6 @@
 //! A node: the core behind a lock, and the messenger that carries what it decides.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -7,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -123,7 +124,7 @@ impl NodeBuilder {
             core: Mutex::new(core),
             hosts: Mutex::default(),
             watches: Mutex::default(),
-            names: Mutex::default(),
+            names: RwLock::default(),
             next_watch: AtomicU64::new(1),
             next_hub: AtomicU32::new(1),
             timer: Arc::default(),
@@ -239,7 +240,7 @@ pub(crate) struct Inner {
     pub(crate) carrier: Carrier,
     hosts: Mutex<HashMap<u32, Arc<Shared>>>,
     watches: Mutex<HashMap<u64, watch::Sender<Option<Told>>>>,
-    names: Mutex<BTreeMap<KeyId, MessageKey>>,
+    names: RwLock<BTreeMap<KeyId, MessageKey>>,
     next_watch: AtomicU64,
     next_hub: AtomicU32,
     timer: Arc<Timer>,
@@ -256,21 +257,26 @@ impl fmt::Debug for Inner {
     }
 }
 
+thread_local! {
+    /// Between the core and what is done; used again, so that a message costs no allocation here.
+    static OUTPUTS: Cell<VecDeque<Output<Content, Answered>>> = const { Cell::new(VecDeque::new()) };
+}
+
 impl Inner {
     /// Lets something happen to the core, then does what it wants done.
     pub(crate) fn act<R>(self: &Arc<Self>, happen: impl FnOnce(&mut TheCore, Instant) -> R) -> R {
         let now = self.messenger.now();
-        let (result, outputs, next) = {
+        // What is to be done may make more happen: that takes another one.
+        let mut outputs = OUTPUTS.take();
+        let (result, next) = {
             let mut core = self.core.lock();
             let result = happen(&mut core, now);
-            let mut outputs = VecDeque::new();
-            while let Some(output) = core.poll_output() {
-                outputs.push_back(output);
-            }
-            (result, outputs, core.poll_timeout())
+            core.swap_outputs(&mut outputs);
+            (result, core.poll_timeout())
         };
         self.timer.arm(next);
-        outputs.into_iter().for_each(|output| self.perform(output));
+        outputs.drain(..).for_each(|output| self.perform(output));
+        OUTPUTS.set(outputs);
         result
     }
 
@@ -452,14 +458,17 @@ impl Inner {
     // ---- names and errors ----
 
     pub(crate) fn note_name(&self, id: KeyId, key: &MessageKey) {
-        let mut names = self.names.lock();
-        if names.len() < NAMES_MAX && !names.contains_key(&id) {
+        if self.names.read().contains_key(&id) {
+            return;
+        }
+        let mut names = self.names.write();
+        if names.len() < NAMES_MAX {
             names.insert(id, key.clone());
         }
     }
 
     fn name(&self, id: KeyId) -> Option<MessageKey> {
-        let known = self.names.lock().get(&id).cloned();
+        let known = self.names.read().get(&id).cloned();
         known.or_else(|| self.core.lock().table().key(id).cloned())
     }
 

@@ -485,8 +485,15 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     // ---- what is to be done ----
 
+    #[cfg(test)]
     pub(crate) fn poll_output(&mut self) -> Option<Output<B, T>> {
         self.outputs.pop_front()
+    }
+
+    /// All of them, for an empty one.
+    pub(crate) fn swap_outputs(&mut self, empty: &mut VecDeque<Output<B, T>>) {
+        debug_assert!(empty.is_empty());
+        std::mem::swap(&mut self.outputs, empty);
     }
 
     /// When [`Core::handle_timeout`] is to be called.
