@@ -1,0 +1,7 @@
+//! The core alone, and several of them, in virtual time.
+
+mod behaviours;
+mod lanes;
+mod net;
+mod tables;
+mod worlds;
