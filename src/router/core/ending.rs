@@ -112,9 +112,12 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
         let Some(job) = self.jobs.remove(&id) else { return };
         match job.source {
-            Source::Here { lane, watch } => {
+            Source::Here { lane, watch, parent } => {
                 self.tell(watch, Told::Handled);
                 self.give_lane_back(now, lane);
+                if let Some(parent) = parent {
+                    self.placed(now, parent);
+                }
             }
             Source::Elsewhere { from, number, .. } => self.owe(now, from, number),
         }

@@ -60,8 +60,9 @@ struct Job {
 
 #[derive(Debug)]
 enum Source {
-    /// It takes a place of a lane here.
-    Here { lane: LaneId, watch: Option<u64> },
+    /// It takes a place of a lane here. What it came of is not done before it is: if this node dies, all of it is lost
+    /// together, and whoever sent the first of it must know.
+    Here { lane: LaneId, watch: Option<u64>, parent: Option<u64> },
     /// Another node waits for word of it.
     Elsewhere { from: MemberId, number: u64, bytes: usize },
 }
@@ -203,9 +204,9 @@ impl<B: Body + Clone, T> Core<B, T> {
         let Work { job, envelope, body, expires } = work;
         let Some(Job { source, .. }) = self.jobs.remove(&job) else { return };
         match source {
-            Source::Here { lane, watch } => {
+            Source::Here { lane, watch, parent } => {
                 let next = self.lanes.give_back(lane);
-                let flow = Flow { envelope, body, expires, parent: None, watch, tries: 0 };
+                let flow = Flow { envelope, body, expires, parent, watch, tries: 0 };
                 self.again(now, flow, Some(ActorRef { node: self.me, host }));
                 next.into_iter().for_each(|(flow, to)| self.dispatch(now, flow, to));
             }
@@ -395,13 +396,10 @@ impl<B: Body + Clone, T> Core<B, T> {
             next.into_iter().for_each(|(flow, to)| self.dispatch(now, flow, to));
             return;
         }
-        let job = self.job(Source::Here { lane, watch });
+        let job = self.job(Source::Here { lane, watch, parent });
         self.tell(watch, Told::Placed);
         self.tell(watch, Told::Accepted);
         self.enqueue(to.host, Work { job, envelope, body, expires });
-        if let Some(parent) = parent {
-            self.placed(now, parent);
-        }
     }
 
     fn enqueue(&mut self, host: u32, mut work: Work<B>) {

@@ -319,3 +319,19 @@ fn an_answer_for_a_caller_that_is_not_known_yet_waits_for_it() {
     assert_eq!(net.side(1).answers[&1].outcome, Ok((answer.id(), Blob(2))));
     assert_eq!(net.side(2).core.open().2, 0);
 }
+
+#[test]
+fn what_is_lost_with_a_node_is_told_to_the_caller_also_if_it_went_on_there() {
+    let mut net = Net::of(2);
+    let (ask, next, answer) = (key("ask"), key("next"), key("answer"));
+    let host = net.host(2, &[ask.clone(), next.clone()]);
+    net.request(1, 1, 1, &[&answer], order(&ask, 1));
+    net.settle();
+    let work = net.work(2, host).unwrap();
+    net.handled(2, &work, Ok(vec![product(&next, 2)]));
+    net.pass(Duration::from_millis(50));
+    // The second handler has it when the node dies.
+    assert!(net.work(2, host).is_some());
+    net.act(1, |core, now| core.handle_node_down(now, member(2)));
+    assert_eq!(net.side(1).answers[&1].outcome, Err(Failure::Departed(member(2))));
+}
