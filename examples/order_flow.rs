@@ -165,9 +165,6 @@ async fn run() -> Result<(), Failure> {
         counts.forwarded, counts.rerouted, counts.dead
     );
     let (waiting, promises, jobs) = node.open();
-    if failures.contains_key("no answer in time") {
-        println!("(what was between two nodes when one of them died is found out by the deadline)");
-    }
     if (waiting, promises, jobs) != (0, 0, 0) {
         return Err(format!("left over: {waiting} waiting, {promises} promises, {jobs} jobs").into());
     }

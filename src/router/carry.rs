@@ -15,6 +15,10 @@ use crate::{Cause, Class, Kind, Lost, MemberId, Messenger, Raw, Receipt, SendErr
 /// After this a queue that stays full is looked at again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long the messenger may take to say what became of messages to a node that is no more. Where a view removed it that is
+/// at once; without views a session may be kept for its lease, and then nobody knows.
+const SETTLING: Duration = Duration::from_millis(250);
+
 /// Something for another node.
 pub(crate) struct Parcel {
     raw: Raw,
@@ -137,15 +141,17 @@ impl Carrier {
                 receipts.get(number).is_some_and(|receipt| matches!(receipt.now(), Some(Err(_))))
             });
         }
+        let waits_until = tokio::time::Instant::from_std(self.messenger.now() + SETTLING);
         self.messenger.spawn(async move {
             for number in numbers {
                 let lost = match receipts.get(&number) {
-                    // The messenger has dropped its session with it: each ends.
-                    Some(receipt) => receipt.acked().await.err(),
+                    Some(receipt) => {
+                        tokio::time::timeout_at(waits_until, receipt.acked()).await.map_or(None, Result::err)
+                    }
                     None => continue,
                 };
                 let Some(inner) = weak.upgrade() else { return };
-                // It arrived, and nobody knows whether it was handled.
+                // It arrived, or may yet, and nobody knows whether it was handled.
                 let lost = lost.unwrap_or(Lost::Indeterminate(Cause::Departed));
                 inner.act(|core, now| core.handle_lost(now, node, number, lost));
             }
