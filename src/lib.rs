@@ -70,6 +70,7 @@
 //! - [`Messenger::class`] sends urgent or bulk messages, with a time to live or a key of which only the newest counts.
 //! - [`blocking::Messenger`] is the same from threads, without a runtime of one's own.
 //! - [`Messenger::open_stream`] opens a [`ByteStream`], which is `AsyncRead` and `AsyncWrite`.
+//! - [`router`] is a network of actors on top: messages find their handlers, answers find their way home.
 //! - [`Messenger::stats`] gives the books, [`Messenger::events`] tells of links and peers.
 //!
 //! # Features
