@@ -68,6 +68,19 @@ fn when_one_of_ten_leaves_only_what_it_had_moves() {
     assert!((8_000..=12_000).contains(&moved.len()), "{} of 100,000", moved.len());
 }
 
+#[test]
+fn who_was_passed_over_for_want_of_room_gets_its_turns_later() {
+    let mut table = table_of(1..=5);
+    let mut counts = BTreeMap::new();
+    for at in 0..10_000 {
+        // One after the other is full for a while.
+        let full = actor(1 + at / 100 % 5, 1);
+        let chosen = table.choose(key("a").id(), ANY, |to| to != full).unwrap();
+        *counts.entry(chosen).or_insert(0_i32) += 1;
+    }
+    assert!(counts.values().all(|count| (count - 2_000).abs() <= 40), "{counts:?}");
+}
+
 #[derive(Clone, Debug)]
 enum Change {
     Learn(u64, usize, u32),

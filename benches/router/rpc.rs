@@ -1,11 +1,4 @@
 //! Requests through the router beside the bare messenger's, between two processes and in one, in one run, as ratios.
-//!
-//! ```text
-//! cargo bench --bench router                rounds in turn, medians
-//! cargo bench --bench router -- --quick     a look
-//! ```
-
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -33,7 +26,7 @@ const LONG: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 64;
 
 /// Answers, by both ways.
-async fn serve(client: &str) {
+pub(crate) async fn serve(client: &str) {
     let messenger = Messenger::builder().bind("127.0.0.1:0").start().await.unwrap();
     let node = Node::builder().without_views().source(StaticList::new([client])).start(&messenger).unwrap();
     let _host =
@@ -139,7 +132,7 @@ async fn compare(what: &str, bare: &By, routed: &By, rounds: usize, time: Durati
     }
 }
 
-async fn run(quick: bool) {
+pub(crate) async fn run(quick: bool) {
     let (rounds, time) = if quick { (3, Duration::from_millis(300)) } else { (7, Duration::from_secs(2)) };
     let messenger = Messenger::builder().bind("127.0.0.1:0").start().await.unwrap();
     let own = messenger.local_address().unwrap().to_string();
@@ -163,13 +156,4 @@ async fn run(quick: bool) {
     messenger.add_request_handler(|_, Ask(bytes)| async move { Ok(Answer(bytes)) }).unwrap();
     let bare = By::Messenger(messenger.clone(), messenger.id());
     compare("one process", &bare, &routed, rounds, time).await;
-}
-
-#[tokio::main]
-async fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.first().map(String::as_str) {
-        Some("serve") => serve(&args[1]).await,
-        _ => run(args.iter().any(|arg| arg == "--quick")).await,
-    }
 }
