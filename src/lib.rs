@@ -70,6 +70,8 @@
 //! - [`Messenger::class`] sends urgent or bulk messages, with a time to live or a key of which only the newest counts.
 //! - [`blocking::Messenger`] is the same from threads, without a runtime of one's own.
 //! - [`Messenger::open_stream`] opens a [`ByteStream`], which is `AsyncRead` and `AsyncWrite`.
+//! - [`plug()`] makes the messenger the transport of a router of another make, a [`RouterTransport`].
+//!   `examples/foreign_router.rs` is one.
 //! - [`Messenger::stats`] gives the books, [`Messenger::events`] tells of links and peers.
 //!
 //! # Features
@@ -90,6 +92,7 @@ mod link;
 mod member;
 mod messenger;
 mod peer;
+mod plug;
 mod session;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
@@ -107,5 +110,6 @@ pub use messenger::{
     StreamError, StreamStats, Unflushed, Unmatched,
 };
 pub use peer::{DatagramStats, Disconnect, PeerEvent, ViewChange, ViewError};
+pub use plug::{DownCause, NotTaken, PeerChange, PlugError, PlugStats, RouterTransport, Transport, plug};
 pub use session::{Cause, Lost, Receipt};
 pub use wire::{Class, Versions};
