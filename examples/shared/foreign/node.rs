@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use karere::{
-    Kind, Lost, MemberId, Messenger, PeerChange, Receipt, RouterTransport, Timeouts, Transport, ViewError, plug,
+    Kind, Lost, MemberId, Messenger, PeerChange, Receipt, RouterTransport, Timeouts, Transport, ViewError,
+    plug,
 };
 use tokio::sync::mpsc;
 
@@ -98,7 +99,8 @@ fn actors_of(
     counts: &[Arc<AtomicU64>; 2],
     answers: &Arc<Mutex<Vec<u64>>>,
 ) -> Vec<(Actor, Vec<Key>)> {
-    let keys = || [index, (index + nodes - 1) % nodes].map(|partition| Key::new("order", 1, partition)).to_vec();
+    let keys =
+        || [index, (index + nodes - 1) % nodes].map(|partition| Key::new("order", 1, partition)).to_vec();
     let mut actors: Vec<(Actor, Vec<Key>)> = Vec::new();
     for count in counts.iter().map(Arc::clone) {
         let actor = move |order: Envelope| {
@@ -232,8 +234,12 @@ fn read_orders() -> mpsc::Receiver<Order> {
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             match serde_json::from_str(&line) {
-                Ok(order) if to.blocking_send(order).is_ok() => {}
-                Ok(_) => return,
+                // The node may have ended.
+                Ok(order) => {
+                    if to.blocking_send(order).is_err() {
+                        return;
+                    }
+                }
                 Err(error) => eprintln!("{error}: {line}"),
             }
         }

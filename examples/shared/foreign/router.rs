@@ -259,7 +259,8 @@ impl RouterTransport for Router {
         match content {
             Content::Routes(keys) => {
                 let mut tables = self.tables();
-                keys.into_iter().for_each(|key| tables.external.entry(key).or_insert_with(Ring::new).add(from));
+                keys.into_iter()
+                    .for_each(|key| tables.external.entry(key).or_insert_with(Ring::new).add(from));
             }
             Content::Message(message) => {
                 // From outside to an actor of this node, never on to another one.
