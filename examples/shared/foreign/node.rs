@@ -154,7 +154,9 @@ impl Node {
     /// Takes answers, judges what is under way, and orders more.
     fn work(&mut self) -> Result<(), Failure> {
         for number in std::mem::take(&mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner)) {
-            self.under_way.remove(&number);
+            if self.under_way.remove(&number).is_none() {
+                continue;
+            }
             self.answered += 1;
             if self.answered.is_multiple_of((self.orders / 10).max(1)) {
                 say(&News::Progress(self.answered))?;
