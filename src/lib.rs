@@ -71,6 +71,8 @@
 //! - [`blocking::Messenger`] is the same from threads, without a runtime of one's own.
 //! - [`Messenger::open_stream`] opens a [`ByteStream`], which is `AsyncRead` and `AsyncWrite`.
 //! - [`router`] is a network of actors on top: messages find their handlers, answers find their way home.
+//! - [`plug()`] makes the messenger the transport of a router of another make, a [`RouterTransport`].
+//!   `examples/foreign_router.rs` is one.
 //! - [`Messenger::stats`] gives the books, [`Messenger::events`] tells of links and peers.
 //!
 //! # Features
@@ -91,6 +93,7 @@ mod link;
 mod member;
 mod messenger;
 mod peer;
+mod plug;
 pub mod router;
 mod session;
 #[cfg(any(test, feature = "testing"))]
@@ -109,5 +112,6 @@ pub use messenger::{
     StreamError, StreamStats, Unflushed, Unmatched,
 };
 pub use peer::{DatagramStats, Disconnect, PeerEvent, ViewChange, ViewError};
+pub use plug::{DownCause, NotTaken, PeerChange, PlugError, PlugStats, RouterTransport, Transport, plug};
 pub use session::{Cause, Lost, Receipt};
 pub use wire::{Class, Versions};

@@ -154,6 +154,25 @@ impl Driver {
         handle.hand_over(incoming).map_err(|incoming| (incoming.conn, acceptor::busy(self)))
     }
 
+    /// Whether it can be sent to, but for room: there is a session that goes on, or the view says that there would be.
+    pub(crate) fn knows(&self, id: MemberId) -> bool {
+        let registry = self.registry.lock();
+        if registry.roster.seat(id).gone.is_some() {
+            return false;
+        }
+        if let Some(handle) = self.peer(id) {
+            let peer = handle.peer.lock();
+            if !peer.has_ended() {
+                return true;
+            }
+            // Its task has not told the roster yet.
+            if peer.gone().is_some() && peer.is_of(self.me().member.id) {
+                return false;
+            }
+        }
+        !registry.closed && (registry.roster.is_member(id) || id == self.me().member.id)
+    }
+
     /// Somebody who is sent to and whom nothing was sent to before: a member of the view, or this one itself. Their
     /// peers are made when they are first wanted.
     #[cold]

@@ -248,6 +248,13 @@ impl Intakes {
         self.bell.ring();
     }
 
+    /// Whether nothing more comes, and what came in this protocol is handled.
+    pub(super) fn is_over(&self, protocol: Protocol) -> bool {
+        let inner = self.inner.lock();
+        let mut tracks = inner.tracks.iter().filter(|track| track.stream.protocol() == protocol);
+        inner.closed && tracks.all(|track| track.unhandled() == 0)
+    }
+
     fn is_handled(&self) -> bool {
         self.inner.lock().tracks.iter().all(|track| track.unhandled() == 0)
     }
@@ -282,6 +289,15 @@ impl Ledger {
 
     fn intakes(&self, member: MemberId) -> Vec<Arc<Intakes>> {
         self.members.lock().get(&member).into_iter().flatten().cloned().collect()
+    }
+
+    /// What the sessions of one member took in, but for the one that `lives`: the last.
+    pub(super) fn over(&self, member: MemberId, lives: bool) -> Vec<Arc<Intakes>> {
+        let mut intakes = self.intakes(member);
+        if lives {
+            intakes.pop();
+        }
+        intakes
     }
 
     /// The tracks of one member.

@@ -65,6 +65,12 @@ impl Kind {
         self.open
     }
 
+    /// The number of its protocol; 0 is the application's. See [`Kind::of_protocol`].
+    #[must_use]
+    pub const fn protocol_number(&self) -> u16 {
+        self.protocol.0
+    }
+
     pub(crate) const fn stream(&self, class: Class) -> StreamId {
         StreamId::new(self.protocol, class, self.open)
     }

@@ -2,11 +2,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Messenger;
+use super::{Kind, Messenger};
 use crate::driver::clock;
-use crate::member::{View, ViewId};
+use crate::member::{MemberId, View, ViewId};
 
 impl Messenger {
     /// Runs a task until it ends or the messenger does, whichever comes first: then it is dropped where it waits. The
@@ -36,5 +36,23 @@ impl Messenger {
     ) -> impl Future<Output = Option<Arc<View>>> + Send + use<> {
         let driver = Arc::clone(&self.inner.shared.driver);
         async move { driver.view_other_than(id).await }
+    }
+
+    /// Whether there is a session with a member, or the view says that there would be one: whether it can be sent to,
+    /// but for room. False for good once a view removed it, or it said goodbye, or it said that we were removed.
+    #[must_use]
+    pub fn knows(&self, member: MemberId) -> bool {
+        self.inner.shared.driver.knows(member)
+    }
+
+    /// Waits until nothing more comes from the sessions with a member that are over, and all that was accepted in them,
+    /// in the protocol of this kind, is handled: after that nothing is heard any more of a member that is gone. Says
+    /// whether it came to that within the time. A session that lives is not waited for. Not to be called inside a
+    /// handler: it would wait for itself. Cancel safe.
+    pub async fn wait_handled_from(&self, member: MemberId, kind: Kind, timeout: Duration) -> bool {
+        let shared = &self.inner.shared;
+        let over = shared.ledger.over(member, shared.driver.knows(member));
+        let handled = || over.iter().all(|one| one.is_over(kind.protocol())).then_some(());
+        tokio::time::timeout(timeout, shared.ledger.bell.until(handled)).await.is_ok()
     }
 }
