@@ -22,8 +22,10 @@
 //! TLS, more than one stream of a class and admission, more than two addresses, delayed acknowledgements, jitter, a message
 //! that waits while its write is blocked (but for `links-lazy`).
 
+mod arena;
 mod options;
 mod report;
+mod trail;
 mod walk;
 
 use std::process::ExitCode;

@@ -1,7 +1,8 @@
 //! The real rooms as a model of stateright.
 //!
 //! A peer cannot be copied: its intake and its receipts are shared with others. So a state is the way that led to it,
-//! and what it is in 128 bits; whoever wants the next one goes the whole way again. Only the 128 bits tell states apart.
+//! and what it is in 128 bits; whoever wants the next one goes that way again, from where the last way parts from it
+//! (`trail.rs`). Only the 128 bits tell states apart.
 
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,17 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use karere::fuzzing::model::{Action, Fault, Scenario, World};
+use karere::fuzzing::model::{Action, Fault, Scenario};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::options::Options;
+use crate::trail;
 
 /// A world, by how it came about.
 #[derive(Clone, Debug)]
 pub struct State {
     way: Box<[Action]>,
     digest: u128,
-    next: Box<[Action]>,
     /// One bit a [`Fault`].
     faults: u32,
 }
@@ -115,38 +116,21 @@ impl State {
 }
 
 impl Walker {
-    /// The world at the end of a way, or the panic on it.
-    fn go(&self, way: &[Action]) -> Result<World, String> {
-        catch_unwind(|| {
-            let mut world = World::new(self.scenario);
-            if let Some((last, before)) = way.split_last() {
-                before.iter().for_each(|action| world.repeat(*action));
-                world.apply(*last);
-            }
-            world
-        })
-        .map_err(|panic| text_of(&*panic))
-    }
-
     fn state(&self, way: Vec<Action>) -> State {
         let way = way.into_boxed_slice();
-        match self.go(&way) {
-            Ok(world) => {
-                self.seen.fetch_or(world.seen(), Ordering::Relaxed);
-                let faults = world.faults().iter().fold(0, |faults, (fault, _)| faults | 1 << *fault as u32);
-                let mut next = Vec::new();
-                world.actions(&mut next);
-                State { way, digest: world.digest(), next: next.into(), faults }
+        let found = trail::at_end(self.scenario, &way, |world| {
+            let faults = world.faults().iter().fold(0, |faults, (fault, _)| faults | 1 << *fault as u32);
+            (world.digest(), world.seen(), faults)
+        });
+        match found {
+            Ok((digest, seen, faults)) => {
+                self.seen.fetch_or(seen, Ordering::Relaxed);
+                State { way, digest, faults }
             }
             Err(what) => {
                 let mut hasher = std::hash::DefaultHasher::new();
                 what.hash(&mut hasher);
-                State {
-                    way,
-                    digest: hasher.finish().into(),
-                    next: Box::default(),
-                    faults: 1 << Fault::Panic as u32,
-                }
+                State { way, digest: hasher.finish().into(), faults: 1 << Fault::Panic as u32 }
             }
         }
     }
@@ -157,13 +141,15 @@ impl Walker {
 
     /// Of two schedules each state gets the one that its digest says.
     fn calm(&self, state: &State) -> Result<(), String> {
-        let world = self.go(&state.way)?;
+        let world = trail::anew(self.scenario, &state.way)?;
+        let same = world.digest() == state.digest;
         catch_unwind(AssertUnwindSafe(|| world.calm(state.digest >> 64 & 1 == 0)))
-            .unwrap_or_else(|panic| Err(text_of(&*panic)))
+            .unwrap_or_else(|panic| Err(trail::text_of(&*panic)))?;
+        if same { Ok(()) } else { Err("put back, and not as it was".to_owned()) }
     }
 
     fn why(&self, fault: Fault, state: &State) -> String {
-        let found = match self.go(&state.way) {
+        let found = match trail::anew(self.scenario, &state.way) {
             Err(panic) => return panic,
             Ok(world) => {
                 world.faults().iter().find(|(found, _)| *found == fault).map(|(_, what)| what.clone())
@@ -182,7 +168,9 @@ impl Model for Walker {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        actions.extend_from_slice(&state.next);
+        if state.faults == 0 {
+            trail::actions(self.scenario, &state.way, actions);
+        }
     }
 
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
@@ -229,9 +217,4 @@ pub fn walk(scenario: &'static Scenario, options: &Options) -> Walked {
         not_shown: not_shown.map(|shows| format!("{shows:?}")).collect(),
         properties: PROPERTIES.iter().map(|(name, fault, _)| (*name, counterexample(name, *fault))).collect(),
     }
-}
-
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
 }
