@@ -156,7 +156,7 @@ impl World {
     fn restart(&mut self, at: usize) {
         self.left.restarts[at] -= 1;
         let incarnation = self.sides[at].incarnation + 1;
-        self.sides[at] = Side::new(at, incarnation);
+        self.sides[at] = Side::new(at, incarnation, &self.sides[at].with.sent);
         if self.scenario.contacts[at] {
             self.sides[at].contact = Contact::Seeks(None);
         }

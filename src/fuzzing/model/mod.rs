@@ -45,6 +45,8 @@ use books::Books;
 use conn::Conn;
 use side::Side;
 
+use std::sync::Arc;
+
 use crate::member::MemberId;
 
 /// See the module's text.
@@ -89,7 +91,8 @@ impl World {
     pub fn new(scenario: &'static Scenario) -> Self {
         let Scenario { breaks, leases, quarantines, restarts, leaves, drops, .. } = *scenario;
         let left = Left { breaks, leases, quarantines, restarts, leaves, drops, sent: [0; 2] };
-        let sides = [Side::new(0, 0), Side::new(1, 0)];
+        let sent = Arc::default();
+        let sides = [0, 1].map(|at| Side::new(at, 0, &sent));
         let mut world = Self { scenario, sides, conns: Vec::new(), books: Books::default(), left };
         for at in [0, 1] {
             for _ in 0..scenario.installed[at] {

@@ -59,7 +59,8 @@ pub(super) struct Side {
     pub(super) incarnation: u8,
     pub(super) with: Surroundings,
     pub(super) roster: Roster,
-    pub(super) rooms: BTreeMap<MemberId, Room>,
+    /// Boxed: a node of the map has room for eleven.
+    pub(super) rooms: BTreeMap<MemberId, Box<Room>>,
     pub(super) contact: Contact,
     /// How many of the scenario's views it has seen.
     pub(super) installed: usize,
@@ -99,7 +100,8 @@ pub(super) fn endpoint(side: usize) -> Endpoint {
 }
 
 impl Side {
-    pub(super) fn new(at: usize, incarnation: u8) -> Self {
+    /// `sent` tells nothing here; it is large, so a world has one.
+    pub(super) fn new(at: usize, incarnation: u8, sent: &Arc<SentNames>) -> Self {
         let mut me = Introduction::default();
         me.member.id = id(at, incarnation);
         me.member.endpoints = vec![endpoint(at)];
@@ -108,7 +110,7 @@ impl Side {
             me: Arc::new(me),
             counters: Arc::new(Counters::new()),
             quarantine: Default::default(),
-            sent: Arc::default(),
+            sent: Arc::clone(sent),
         };
         Self {
             at,
@@ -135,7 +137,7 @@ impl Side {
             let peer = Peer::new(with.clone(), of, intake(), Arc::clone(types), 7);
             let peer = peer.with_seat(roster.seat(of));
             let epoch = peer.session().epoch();
-            Room { peer, now: *start, epoch, delivered: Vec::new(), written: false, known: false }
+            Box::new(Room { peer, now: *start, epoch, delivered: Vec::new(), written: false, known: false })
         })
     }
 

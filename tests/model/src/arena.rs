@@ -16,10 +16,12 @@ use std::sync::atomic::{Ordering, compiler_fence};
 /// Address space, not memory: only what is touched is there.
 const REGION_BYTES: usize = 1 << 30;
 const ALIGN: usize = 16;
-/// Multiples of [`ALIGN`] up to this; powers of two above.
+/// Multiples of [`ALIGN`] up to this; of itself up to [`LARGE_BYTES`]; powers of two above.
 const SMALL_BYTES: usize = 1024;
-const SMALL: usize = SMALL_BYTES / ALIGN;
-const CLASSES: usize = SMALL + 1 + usize::BITS as usize;
+const SMALL: usize = SMALL_BYTES / ALIGN + 1;
+const LARGE_BYTES: usize = 64 * 1024;
+const LARGE: usize = SMALL + LARGE_BYTES / SMALL_BYTES + 1;
+const CLASSES: usize = LARGE + usize::BITS as usize;
 
 /// At the beginning of a region, so it is put back as all else.
 struct Head {
@@ -52,9 +54,12 @@ const fn class(layout: Layout) -> (usize, usize) {
     if bytes <= SMALL_BYTES {
         let class = bytes.div_ceil(ALIGN);
         (class, class * ALIGN)
+    } else if bytes <= LARGE_BYTES {
+        let class = bytes.div_ceil(SMALL_BYTES);
+        (SMALL + class, class * SMALL_BYTES)
     } else {
         let bytes = bytes.next_power_of_two();
-        (SMALL + 1 + bytes.trailing_zeros() as usize, bytes)
+        (LARGE + bytes.trailing_zeros() as usize, bytes)
     }
 }
 
@@ -151,7 +156,7 @@ pub fn within<T>(run: impl FnOnce() -> T) -> T {
     if region.base.is_null() {
         let layout = Layout::from_size_align(REGION_BYTES, 4096).expect("a layout");
         // SAFETY: not of size zero. It stays until the program ends.
-        region.base = unsafe { System.alloc_zeroed(layout) };
+        region.base = unsafe { System.alloc(layout) };
         assert!(!region.base.is_null(), "no address space");
         let head = Head { top: size_of::<Head>().next_multiple_of(ALIGN), free: [ptr::null_mut(); CLASSES] };
         // SAFETY: it has room for a head.
