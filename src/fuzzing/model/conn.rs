@@ -46,6 +46,8 @@ pub(super) struct Conn {
     pub(super) ends: [End; 2],
     /// What is written from now on vanishes.
     pub(super) broken: bool,
+    /// Something was written to it by the last action, or would have been.
+    pub(super) written: bool,
 }
 
 impl End {
@@ -63,7 +65,7 @@ impl Conn {
     pub(super) fn dialled(by: usize, link: (MemberId, LinkId)) -> Self {
         let (dialler, acceptor) = (End::new(Stage::Connecting, Some(link)), End::new(Stage::Asked, None));
         let ends = if by == 0 { [dialler, acceptor] } else { [acceptor, dialler] };
-        Self { ends, broken: false }
+        Self { ends, broken: false, written: false }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -72,8 +74,11 @@ impl Conn {
 
     fn push(&mut self, from: usize, packet: Packet) {
         let to = &mut self.ends[1 - from];
-        if !self.broken && to.stage != Stage::Closed {
-            to.inbound.push_back(packet);
+        if to.stage != Stage::Closed {
+            self.written = true;
+            if !self.broken {
+                to.inbound.push_back(packet);
+            }
         }
     }
 
@@ -139,6 +144,8 @@ impl World {
 
     /// Of connections of which no end is open nothing is kept. One that nobody has said hello on, and nobody will, closes.
     pub(super) fn sweep(&mut self) {
+        let written = self.conns.iter().enumerate().filter(|(_, conn)| conn.written);
+        self.written = written.fold(0, |written, (at, _)| written | 1 << at);
         for conn in &mut self.conns {
             for side in [0, 1] {
                 let end = &conn.ends[side];

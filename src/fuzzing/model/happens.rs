@@ -22,6 +22,7 @@ impl World {
 
     /// As [`World::apply`], on a way that was gone before and judged then.
     pub fn repeat(&mut self, action: Action) {
+        self.conns.iter_mut().for_each(|conn| conn.written = false);
         self.happen(action);
         self.settle();
         self.note_epochs();

@@ -56,6 +56,8 @@ pub struct World {
     conns: Vec<Conn>,
     books: Books,
     left: Left,
+    /// Connections, by their places before the last action, that it wrote to: one bit each.
+    written: u64,
 }
 
 /// What may still happen of what is bounded.
@@ -93,7 +95,8 @@ impl World {
         let left = Left { breaks, leases, quarantines, restarts, leaves, drops, sent: [0; 2] };
         let sent = Arc::default();
         let sides = [0, 1].map(|at| Side::new(at, 0, &sent));
-        let mut world = Self { scenario, sides, conns: Vec::new(), books: Books::default(), left };
+        let mut world =
+            Self { scenario, sides, conns: Vec::new(), books: Books::default(), left, written: 0 };
         for at in [0, 1] {
             for _ in 0..scenario.installed[at] {
                 world.install(at);
@@ -117,6 +120,13 @@ impl World {
     #[must_use]
     pub const fn seen(&self) -> u64 {
         self.books.seen
+    }
+
+    /// Connections, by their places before the last action, that something was written to by it: one bit each. Their being
+    /// broken mattered to it, that of others did not (but to a notice). See [`World::apply`].
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
     }
 
     /// The process that runs there now.

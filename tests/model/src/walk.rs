@@ -4,6 +4,7 @@
 //! and what it is in 128 bits; whoever wants the next one goes that way again, from where the last way parts from it
 //! (`trail.rs`). Only the 128 bits tell states apart.
 
+use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,6 +26,14 @@ pub struct State {
     faults: u32,
 }
 
+/// What happens between two states: connections break, and then something to which each of these breaks matters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// One bit a connection.
+    breaks: u64,
+    then: Action,
+}
+
 impl PartialEq for State {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest
@@ -35,6 +44,11 @@ impl Hash for State {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.digest.hash(state);
     }
+}
+
+thread_local! {
+    /// What the last step without a break wrote to: from which state, by which action, to which connections.
+    static WRITTEN: Cell<(u128, Option<Action>, u64)> = const { Cell::new((0, None, 0)) };
 }
 
 struct Walker {
@@ -116,21 +130,22 @@ impl State {
 }
 
 impl Walker {
-    fn state(&self, way: Vec<Action>) -> State {
+    fn state(&self, way: Vec<Action>) -> (State, u64) {
         let way = way.into_boxed_slice();
         let found = trail::at_end(self.scenario, &way, |world| {
             let faults = world.faults().iter().fold(0, |faults, (fault, _)| faults | 1 << *fault as u32);
-            (world.digest(), world.seen(), faults)
+            (world.digest(), world.seen(), world.written(), faults)
         });
         match found {
-            Ok((digest, seen, faults)) => {
+            Ok((digest, seen, written, faults)) => {
                 self.seen.fetch_or(seen, Ordering::Relaxed);
-                State { way, digest, faults }
+                (State { way, digest, faults }, written)
             }
             Err(what) => {
                 let mut hasher = std::hash::DefaultHasher::new();
                 what.hash(&mut hasher);
-                State { way, digest: hasher.finish().into(), faults: 1 << Fault::Panic as u32 }
+                let digest = hasher.finish().into();
+                (State { way, digest, faults: 1 << Fault::Panic as u32 }, u64::MAX)
             }
         }
     }
@@ -161,23 +176,70 @@ impl Walker {
 
 impl Model for Walker {
     type State = State;
-    type Action = Action;
+    type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        vec![self.state(Vec::new())]
+        vec![self.state(Vec::new()).0]
     }
 
-    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.faults == 0 {
-            trail::actions(self.scenario, &state.way, actions);
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        if state.faults != 0 {
+            return;
+        }
+        let mut actions = Vec::new();
+        trail::actions(self.scenario, &state.way, &mut actions);
+        let breaks = actions.iter().fold(0, |breaks, action| match action {
+            Action::Break { conn } => breaks | 1 << conn,
+            _ => breaks,
+        });
+        actions.retain(|action| !matches!(action, Action::Break { .. }));
+        let broken = state.way.iter().filter(|action| matches!(action, Action::Break { .. })).count();
+        let left = u32::from(self.scenario.breaks) - broken as u32;
+        let subsets = || {
+            let next = |subset: &u64| Some((subset.wrapping_sub(breaks)) & breaks);
+            std::iter::successors(Some(0), next)
+                .scan(false, |begun, subset| {
+                    (subset != 0 || !std::mem::replace(begun, true)).then_some(subset)
+                })
+                .filter(|subset| subset.count_ones() <= left)
+        };
+        for then in actions {
+            steps.extend(subsets().map(|breaks| Step { breaks, then }));
+        }
+        for conn in (0..64).filter(|conn| breaks & 1 << conn != 0) {
+            for side in [0, 1] {
+                let then = Action::Notice { conn, side };
+                let with = subsets().filter(|subset| subset & 1 << conn != 0);
+                steps.extend(with.map(|breaks| Step { breaks, then }));
+            }
         }
     }
 
-    fn next_state(&self, state: &State, action: Action) -> Option<State> {
-        let mut way = Vec::with_capacity(state.way.len() + 1);
+    fn next_state(&self, state: &State, step: Step) -> Option<State> {
+        let Step { breaks, then } = step;
+        let noticed = if let Action::Notice { conn, .. } = then { 1 << conn } else { 0 };
+        let matters = |written: u64| breaks & !written & !noticed == 0;
+        let (of, action, written) = WRITTEN.get();
+        if breaks & noticed == 0 && (of, action) == (state.digest, Some(then)) && !matters(written) {
+            return None;
+        }
+        let broken = (0..64).rev().filter(|conn| breaks & 1 << conn != 0);
+        let mut way = Vec::with_capacity(state.way.len() + 1 + breaks.count_ones() as usize);
         way.extend_from_slice(&state.way);
-        way.push(action);
-        Some(self.state(way))
+        way.extend(broken.map(|conn| Action::Break { conn }));
+        if breaks != 0 {
+            let mut actions = Vec::new();
+            trail::actions(self.scenario, &way, &mut actions);
+            if !actions.contains(&then) {
+                return None;
+            }
+        }
+        way.push(then);
+        let (next, written) = self.state(way);
+        if breaks == 0 {
+            WRITTEN.set((state.digest, Some(then), written));
+        }
+        matters(written).then_some(next)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
