@@ -17,6 +17,14 @@
 //! first: so one kind of break is cut, half-open, told to both, to one, to nobody, and found out at last. Side 0 is
 //! told by its kernel (an error of the link), side 1 finds out by the liveness time.
 //!
+//! When a connection breaks is left to choice too, but not every moment counts. A break only takes away what is written
+//! behind it (who writes does not find out) and lets an end notice; a dial that breaks does not come to stand. Everything
+//! else commutes with it. So a run is the same as one in which each break stands right before the first write that is
+//! lost or the first notice, or is left out if there is none: walking those is walking all. `World::written` tells what
+//! a walker needs for that: which connections an action wrote to, whether or not it was lost. What this leaves out are states
+//! in which a break has not mattered yet; of those only whether everything ends (`World::calm`) could be worse than
+//! without it, so a walker asks that with each break as well.
+//!
 //! *Time*: each peer has a clock of its own, which no other can compare with. It stands still but when a deadline is let
 //! pass; then it goes to that deadline. Whatever can pass is one at a time (`Peer::wait`) and set anew before it can
 //! pass again, so a deadline is told by being set. The times are chosen so that there is no jitter: back-off 0, and waits

@@ -3,6 +3,9 @@
 //! A peer cannot be copied: its intake and its receipts are shared with others. So a state is the way that led to it,
 //! and what it is in 128 bits; whoever wants the next one goes that way again, from where the last way parts from it
 //! (`trail.rs`). Only the 128 bits tell states apart.
+//!
+//! Breaks are no steps of their own: a step is some breaks, and behind them what each of them matters to (why that is all
+//! there is: `karere::fuzzing::model`). A step to which one of its breaks does not matter is none.
 
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
@@ -11,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use karere::fuzzing::model::{Action, Fault, Scenario};
+use karere::fuzzing::model::{Action, Fault, Scenario, World};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::options::Options;
@@ -154,13 +157,27 @@ impl Walker {
         state.faults != 0 || !state.digest.is_multiple_of(self.calm_every) || self.calm(state).is_ok()
     }
 
-    /// Of two schedules each state gets the one that its digest says.
+    /// Of two schedules each state gets the one that its digest says; also if one of its connections breaks first. On the
+    /// occasion it is seen whether going all the way leads to the world that was put back from bytes.
     fn calm(&self, state: &State) -> Result<(), String> {
         let world = trail::anew(self.scenario, &state.way)?;
-        let same = world.digest() == state.digest;
-        catch_unwind(AssertUnwindSafe(|| world.calm(state.digest >> 64 & 1 == 0)))
-            .unwrap_or_else(|panic| Err(trail::text_of(&*panic)))?;
-        if same { Ok(()) } else { Err("put back, and not as it was".to_owned()) }
+        if world.digest() != state.digest {
+            return Err("the same way leads to another world".to_owned());
+        }
+        let mut actions = Vec::new();
+        world.actions(&mut actions);
+        let calm = |world: World| {
+            catch_unwind(AssertUnwindSafe(|| world.calm(state.digest >> 64 & 1 == 0)))
+                .unwrap_or_else(|panic| Err(trail::text_of(&*panic)))
+        };
+        calm(world)?;
+        for action in actions.into_iter().filter(|action| matches!(action, Action::Break { .. })) {
+            let way: Vec<_> = state.way.iter().copied().chain([action]).collect();
+            trail::anew(self.scenario, &way)
+                .and_then(calm)
+                .map_err(|what| format!("{what}, if {action} then"))?;
+        }
+        Ok(())
     }
 
     fn why(&self, fault: Fault, state: &State) -> String {
@@ -182,6 +199,7 @@ impl Model for Walker {
         vec![self.state(Vec::new()).0]
     }
 
+    /// Each action with each set of breaks before it; `next_state` sees which of them are steps.
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
         if state.faults != 0 {
             return;
