@@ -297,17 +297,6 @@ static SCENARIOS: &[Scenario] = {
             ..NOTHING
         },
         Scenario {
-            name: "full-one-each",
-            about: "members of a view, one message each way, three breaks, one restart, one view change",
-            sends: [&[MEMBERS], &[MEMBERS]],
-            breaks: 3,
-            restarts: [0, 1],
-            views: &[&[(0, 0, 1), (1, 0, 1)], &[(0, 0, 1), (1, 1, 2)]],
-            installed: [1, 1],
-            shows: &[WrongMember, Again, Indeterminate, NotSent, Held],
-            ..NOTHING
-        },
-        Scenario {
             name: "full",
             about: "members of a view, two messages each way, three breaks, one restart, one view change",
             sends: [&[MEMBERS, MEMBERS], &[MEMBERS, MEMBERS]],
