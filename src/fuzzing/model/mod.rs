@@ -11,7 +11,8 @@
 //! Chosen, in every order: sends, connections that come to stand, what arrives where (all that a pipe holds, or
 //! frame by frame: `Scenario::by_frame`), breaks, when each side notices one, views, restarts, leaving,
 //! leases, quarantines and waits that end. Not chosen, because it commutes with whatever else may happen, or because it
-//! is the driver's habit: outputs are obeyed, what can be written is written, dials begin and handlers are done at once.
+//! is the driver's habit: outputs are obeyed, what can be written is written, dials begin and handlers are done at once, and a connection on which
+//! nobody can learn anything any more is over (`World::sweep` says why that is so).
 //!
 //! A *break* says only that what is written from now on is lost. What is on its way may still arrive, or the end notices
 //! first: so one kind of break is cut, half-open, told to both, to one, to nobody, and found out at last. Side 0 is
