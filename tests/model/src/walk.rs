@@ -90,8 +90,10 @@ impl Walked {
     }
 }
 
-/// Properties and what breaks them.
-const PROPERTIES: &[(&str, Fault, fn(&Walker, &State) -> bool)] = &[
+/// Its name, what breaks it, and whether it holds.
+type Holds = (&'static str, Fault, fn(&Walker, &State) -> bool);
+
+const PROPERTIES: &[Holds] = &[
     ("each message comes at most once", Fault::Twice, |_, state| state.keeps(Fault::Twice)),
     ("messages of a stream come in order", Fault::Order, |_, state| state.keeps(Fault::Order)),
     ("none comes at another process than it was sent to", Fault::Address, |_, state| {
