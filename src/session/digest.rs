@@ -5,6 +5,15 @@
 use std::hash::{Hash, Hasher};
 
 use super::{Gate, Session};
+use crate::wire::record;
+
+/// The types of records.
+pub(crate) fn types_of(mut records: &[u8], note: &mut impl FnMut(u32)) {
+    while let Ok(header) = record::peek(records) {
+        note(header.hash);
+        records = records.get(header.wire_bytes() as usize..).unwrap_or_default();
+    }
+}
 
 impl Session {
     pub(crate) fn digest(&self, into: &mut impl Hasher) {
@@ -44,5 +53,12 @@ impl Session {
         inboxes.len().hash(into);
         inboxes.iter().for_each(|inbox| inbox.digest(into));
         quarantine.digest(into);
+    }
+
+    /// The types of all records that are kept here, and may so be written or let in some time.
+    pub(crate) fn types_kept(&self, note: &mut impl FnMut(u32)) {
+        self.intake.lock().types_kept(note);
+        self.outboxes.iter().for_each(|outbox| outbox.types_kept(note));
+        self.quarantine.types_kept(note);
     }
 }

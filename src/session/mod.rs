@@ -28,6 +28,8 @@ mod writing;
 pub(crate) use accounts::{Accounts, Handled};
 pub(crate) use batch::Terms;
 pub(crate) use budget::{Account, Budget, BudgetLimits, NoRoom};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use digest::types_of;
 pub(crate) use error::ProtocolError;
 pub(crate) use inbox::{Content, Delivery, InboxLimits, Reservation};
 pub(crate) use intake::{Body, Buffers, Intake, Outgoing, Refused, SharedIntake};

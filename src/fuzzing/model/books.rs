@@ -8,7 +8,7 @@ use super::conn::Stage;
 use super::side::Life;
 use super::{World, id, incarnation_of, side_of};
 use crate::member::MemberId;
-use crate::session::{Body, Content, Delivery, Lost, Outgoing, Receipt, Ticket};
+use crate::session::{Body, Content, Delivery, Lost, Outgoing, Receipt, Ticket, types_of};
 use crate::wire::first::Code;
 use crate::wire::{Class, Epoch, FirstBytes, Frame, Protocol, Seq, StreamId, record};
 
@@ -120,8 +120,7 @@ impl World {
         let nth = self.left.sent[side];
         self.left.sent[side] += 1;
         let tag = (side as u32) << 8 | u32::from(nth);
-        let open = self.scenario.sends[side][usize::from(nth)];
-        let stream = StreamId::new(Protocol::APPLICATION, Class::Normal, open);
+        let stream = self.stream(side, nth.into());
         let room = self.sides[side].room(to);
         room.written = false;
         let (ticket, receipt) = Ticket::new();
@@ -131,6 +130,11 @@ impl World {
         if room.peer.session().intake().lock().push(out, Some(ticket)).is_ok() {
             self.books.messages.insert(tag, Message { from, to, receipt, epoch, times: 0 });
         }
+    }
+
+    /// The stream of a message.
+    fn stream(&self, side: usize, nth: usize) -> StreamId {
+        StreamId::new(Protocol::APPLICATION, Class::Normal, self.scenario.sends[side][nth])
     }
 
     /// A handler gets what came.
@@ -388,20 +392,51 @@ impl World {
         self.books.messages.iter().find_map(pending)
     }
 
+    /// Messages of which a copy is somewhere: on its way, with its sender, in quarantine.
+    fn living(&self) -> Vec<u32> {
+        let mut living = Vec::new();
+        let mut note = |tag| living.push(tag);
+        let rooms = self.sides.iter().flat_map(|side| side.rooms.values());
+        rooms.for_each(|room| room.peer.session().types_kept(&mut note));
+        for packet in self.conns.iter().flat_map(|conn| &conn.ends).flat_map(|end| &end.inbound) {
+            let super::conn::Packet::Frames(frames) = packet else { continue };
+            for (frame, _) in frames {
+                if let Frame::Batch(batch) = frame {
+                    types_of(&batch.records, &mut note);
+                }
+            }
+        }
+        living
+    }
+
     /// For the digest: all that is in the books and counts.
+    ///
+    /// A message that has ended and of which there is no copy any more stays as it is: it cannot come, and its receipt says
+    /// what it says for ever. What was to be judged of it was judged. So it is left out; and so is the newest that came,
+    /// but whether it is newer than one that may still come (those that are yet to be sent are newer than all). The same
+    /// goes for epochs of processes that are no more: there will be no other.
     pub(super) fn digest_books(&self, into: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
+        let living = self.living();
         for (tag, message) in &self.books.messages {
+            let lives = living.contains(tag);
+            let gone = self.sides[side_of(message.from)].id() != message.from;
+            if !lives && (gone || message.receipt.now().is_some()) {
+                continue;
+            }
             let end = match message.receipt.now() {
                 None => 0,
                 Some(Ok(())) => 1,
                 Some(Err(Lost::NotSent(_))) => 2,
                 Some(Err(Lost::Indeterminate(_))) => 3,
             };
-            (tag, message.to, message.times, end).hash(into);
+            let stream = self.stream(side_of(message.from), (tag & 0xff) as usize);
+            let newest = self.books.newest.get(&(message.from, message.to, stream));
+            let late = newest.is_some_and(|newest| newest > tag);
+            (tag, message.to, message.times, end, late, gone).hash(into);
         }
-        self.books.newest.hash(into);
-        self.books.epochs.hash(into);
+        let epochs = self.books.epochs.iter();
+        epochs.filter(|((me, _), _)| self.id(side_of(*me)) == *me).for_each(|epoch| epoch.hash(into));
         for (fault, _) in &self.books.faults {
             (*fault as u8).hash(into);
         }

@@ -46,6 +46,8 @@ pub(super) struct Conn {
     pub(super) ends: [End; 2],
     /// What is written from now on vanishes.
     pub(super) broken: bool,
+    /// Something was written to it by the last action, or would have been.
+    pub(super) written: bool,
 }
 
 impl End {
@@ -63,7 +65,7 @@ impl Conn {
     pub(super) fn dialled(by: usize, link: (MemberId, LinkId)) -> Self {
         let (dialler, acceptor) = (End::new(Stage::Connecting, Some(link)), End::new(Stage::Asked, None));
         let ends = if by == 0 { [dialler, acceptor] } else { [acceptor, dialler] };
-        Self { ends, broken: false }
+        Self { ends, broken: false, written: false }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -72,8 +74,11 @@ impl Conn {
 
     fn push(&mut self, from: usize, packet: Packet) {
         let to = &mut self.ends[1 - from];
-        if !self.broken && to.stage != Stage::Closed {
-            to.inbound.push_back(packet);
+        if to.stage != Stage::Closed {
+            self.written = true;
+            if !self.broken {
+                to.inbound.push_back(packet);
+            }
         }
     }
 
@@ -137,13 +142,34 @@ impl World {
         }
     }
 
-    /// Of connections of which no end is open nothing is kept. One that nobody has said hello on, and nobody will, closes.
+    /// Of connections of which no end is open nothing is kept.
+    ///
+    /// Where the dialler is over and the acceptor can learn nothing any more, it is over too. That nobody says hello
+    /// (it is broken, or its end is all that comes) concerns nobody but the connection. A hello that is meant for another
+    /// process is refused by whoever is there for what no process ever changes (its id, its network), before anything
+    /// else is looked at, and the dialler does not read the refusal; so when it comes makes no difference, and it comes
+    /// at once.
     pub(super) fn sweep(&mut self) {
-        for conn in &mut self.conns {
+        let written = self.conns.iter().enumerate().filter(|(_, conn)| conn.written);
+        self.written = written.fold(0, |written, (at, _)| written | 1 << at);
+        for at in 0..self.conns.len() {
             for side in [0, 1] {
-                let end = &conn.ends[side];
-                if end.stage == Stage::Asked && conn.broken && end.inbound.is_empty() {
-                    conn.close(side);
+                let conn = &mut self.conns[at];
+                let (end, other) = (&conn.ends[side], &conn.ends[1 - side]);
+                if end.stage != Stage::Asked {
+                    continue;
+                }
+                match end.inbound.front() {
+                    None if conn.broken => conn.close(side),
+                    Some(Packet::End) => conn.close(side),
+                    Some(Packet::First(first)) if other.stage == Stage::Closed => {
+                        if let FirstBytes::Hello(hello) = &**first
+                            && hello.to.is_some_and(|to| to != self.sides[side].id())
+                        {
+                            self.deliver(at, side);
+                        }
+                    }
+                    _ => {}
                 }
             }
         }

@@ -22,6 +22,7 @@ impl World {
 
     /// As [`World::apply`], on a way that was gone before and judged then.
     pub fn repeat(&mut self, action: Action) {
+        self.conns.iter_mut().for_each(|conn| conn.written = false);
         self.happen(action);
         self.settle();
         self.note_epochs();
@@ -156,7 +157,7 @@ impl World {
     fn restart(&mut self, at: usize) {
         self.left.restarts[at] -= 1;
         let incarnation = self.sides[at].incarnation + 1;
-        self.sides[at] = Side::new(at, incarnation);
+        self.sides[at] = Side::new(at, incarnation, &self.sides[at].with.sent);
         if self.scenario.contacts[at] {
             self.sides[at].contact = Contact::Seeks(None);
         }

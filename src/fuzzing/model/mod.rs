@@ -11,11 +11,20 @@
 //! Chosen, in every order: sends, connections that come to stand, what arrives where (all that a pipe holds, or
 //! frame by frame: `Scenario::by_frame`), breaks, when each side notices one, views, restarts, leaving,
 //! leases, quarantines and waits that end. Not chosen, because it commutes with whatever else may happen, or because it
-//! is the driver's habit: outputs are obeyed, what can be written is written, dials begin and handlers are done at once.
+//! is the driver's habit: outputs are obeyed, what can be written is written, dials begin and handlers are done at once, and a connection on which
+//! nobody can learn anything any more is over (`World::sweep` says why that is so).
 //!
 //! A *break* says only that what is written from now on is lost. What is on its way may still arrive, or the end notices
 //! first: so one kind of break is cut, half-open, told to both, to one, to nobody, and found out at last. Side 0 is
 //! told by its kernel (an error of the link), side 1 finds out by the liveness time.
+//!
+//! When a connection breaks is left to choice too, but not every moment counts. A break only takes away what is written
+//! behind it (who writes does not find out) and lets an end notice; a dial that breaks does not come to stand. Everything
+//! else commutes with it. So a run is the same as one in which each break stands right before the first write that is
+//! lost or the first notice, or is left out if there is none: walking those is walking all. `World::written` tells what
+//! a walker needs for that: which connections an action wrote to, whether or not it was lost. What this leaves out are states
+//! in which a break has not mattered yet; of those only whether everything ends (`World::calm`) could be worse than
+//! without it, so a walker asks that with each break as well.
 //!
 //! *Time*: each peer has a clock of its own, which no other can compare with. It stands still but when a deadline is let
 //! pass; then it goes to that deadline. Whatever can pass is one at a time (`Peer::wait`) and set anew before it can
@@ -45,6 +54,8 @@ use books::Books;
 use conn::Conn;
 use side::Side;
 
+use std::sync::Arc;
+
 use crate::member::MemberId;
 
 /// See the module's text.
@@ -54,6 +65,8 @@ pub struct World {
     conns: Vec<Conn>,
     books: Books,
     left: Left,
+    /// Connections, by their places before the last action, that it wrote to: one bit each.
+    written: u64,
 }
 
 /// What may still happen of what is bounded.
@@ -89,8 +102,10 @@ impl World {
     pub fn new(scenario: &'static Scenario) -> Self {
         let Scenario { breaks, leases, quarantines, restarts, leaves, drops, .. } = *scenario;
         let left = Left { breaks, leases, quarantines, restarts, leaves, drops, sent: [0; 2] };
-        let sides = [Side::new(0, 0), Side::new(1, 0)];
-        let mut world = Self { scenario, sides, conns: Vec::new(), books: Books::default(), left };
+        let sent = Arc::default();
+        let sides = [0, 1].map(|at| Side::new(at, 0, &sent));
+        let mut world =
+            Self { scenario, sides, conns: Vec::new(), books: Books::default(), left, written: 0 };
         for at in [0, 1] {
             for _ in 0..scenario.installed[at] {
                 world.install(at);
@@ -114,6 +129,13 @@ impl World {
     #[must_use]
     pub const fn seen(&self) -> u64 {
         self.books.seen
+    }
+
+    /// Connections, by their places before the last action, that something was written to by it: one bit each. Their being
+    /// broken mattered to it, that of others did not (but to a notice). See [`World::apply`].
+    #[must_use]
+    pub const fn written(&self) -> u64 {
+        self.written
     }
 
     /// The process that runs there now.

@@ -1,7 +1,7 @@
 //! One address: the process that runs there, with all that its driver keeps.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::session::intake;
@@ -53,26 +53,28 @@ pub(super) enum Life {
     Gone,
 }
 
-/// See the module's text.
+/// See the module's text. It shares nothing with another world, so the bytes of a world are all of it.
 pub(super) struct Side {
     pub(super) at: usize,
     pub(super) incarnation: u8,
     pub(super) with: Surroundings,
     pub(super) roster: Roster,
-    pub(super) rooms: BTreeMap<MemberId, Room>,
+    /// Boxed: a node of the map has room for eleven.
+    pub(super) rooms: BTreeMap<MemberId, Box<Room>>,
     pub(super) contact: Contact,
     /// How many of the scenario's views it has seen.
     pub(super) installed: usize,
     pub(super) life: Life,
+    types: Arc<Vec<TypeEntry>>,
     start: Instant,
 }
 
-static SENT: LazyLock<Arc<SentNames>> = LazyLock::new(Arc::default);
-static TYPES: LazyLock<Arc<Vec<TypeEntry>>> = LazyLock::new(|| {
+/// What a side says it understands: everything.
+fn types() -> Arc<Vec<TypeEntry>> {
     let protocol = Protocol::APPLICATION;
     let every = TypeEntry { protocol, hash: 0, version: 0, open: true, any: true, name: "*".to_owned() };
     Arc::new(vec![every])
-});
+}
 
 const fn config() -> PeerConfig {
     PeerConfig {
@@ -98,7 +100,8 @@ pub(super) fn endpoint(side: usize) -> Endpoint {
 }
 
 impl Side {
-    pub(super) fn new(at: usize, incarnation: u8) -> Self {
+    /// `sent` tells nothing here; it is large, so a world has one.
+    pub(super) fn new(at: usize, incarnation: u8, sent: &Arc<SentNames>) -> Self {
         let mut me = Introduction::default();
         me.member.id = id(at, incarnation);
         me.member.endpoints = vec![endpoint(at)];
@@ -107,7 +110,7 @@ impl Side {
             me: Arc::new(me),
             counters: Arc::new(Counters::new()),
             quarantine: Default::default(),
-            sent: Arc::clone(&SENT),
+            sent: Arc::clone(sent),
         };
         Self {
             at,
@@ -118,6 +121,7 @@ impl Side {
             contact: Contact::None,
             installed: 0,
             life: Life::Running,
+            types: types(),
             start: Instant::now(),
         }
     }
@@ -128,12 +132,12 @@ impl Side {
 
     /// The peer with this id; made if it is not there.
     pub(super) fn room(&mut self, of: MemberId) -> &mut Room {
-        let Self { with, roster, rooms, start, .. } = self;
+        let Self { with, roster, rooms, types, start, .. } = self;
         rooms.entry(of).or_insert_with(|| {
-            let peer = Peer::new(with.clone(), of, intake(), Arc::clone(&TYPES), 7);
+            let peer = Peer::new(with.clone(), of, intake(), Arc::clone(types), 7);
             let peer = peer.with_seat(roster.seat(of));
             let epoch = peer.session().epoch();
-            Room { peer, now: *start, epoch, delivered: Vec::new(), written: false, known: false }
+            Box::new(Room { peer, now: *start, epoch, delivered: Vec::new(), written: false, known: false })
         })
     }
 

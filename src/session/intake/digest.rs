@@ -26,4 +26,9 @@ impl Intake {
             queue.iter().for_each(|batch| batch.digest(into));
         }
     }
+
+    pub(in crate::session) fn types_kept(&self, note: &mut impl FnMut(u32)) {
+        let queued = self.lanes.iter().flat_map(|lane| &lane.queue);
+        queued.for_each(|batch| batch.types_kept(note));
+    }
 }

@@ -40,4 +40,9 @@ impl Outbox {
         seqs(unacked, into);
         seqs(unhandled, into);
     }
+
+    pub(in crate::session) fn types_kept(&self, note: &mut impl FnMut(u32)) {
+        self.queue.iter().for_each(|batch| batch.types_kept(note));
+        self.window.iter().for_each(|(sent, _)| sent.types_kept(note));
+    }
 }

@@ -9,6 +9,7 @@ Walks through every order of events of a scenario. Without one: the quick ones.
   --threads N       how many threads walk (1)
   --max-states N    ends a scenario after so many states: it is not exhausted then, and says so
   --breaks N        so many connections break, not as many as the scenario says
+  --sends N,M       sides 0 and 1 send so many messages at most, not as many as the scenario says
   --calm-every N    looks from one state in N whether everything ends when nothing breaks any more (1: from each)
   --json            one line of JSON a scenario
   --list            what there is";
@@ -18,6 +19,7 @@ pub struct Options {
     names: Vec<String>,
     all: bool,
     breaks: Option<u8>,
+    sends: [usize; 2],
     pub threads: usize,
     pub max_states: Option<usize>,
     pub calm_every: u128,
@@ -31,6 +33,7 @@ impl Options {
             names: Vec::new(),
             all: false,
             breaks: None,
+            sends: [usize::MAX; 2],
             threads: 1,
             max_states: None,
             calm_every: 1,
@@ -48,6 +51,11 @@ impl Options {
                 "--breaks" => {
                     let breaks = number(value()?)?;
                     options.breaks = Some(u8::try_from(breaks).map_err(|_| format!("too many: {breaks}"))?);
+                }
+                "--sends" => {
+                    let text = value()?;
+                    let (one, other) = text.split_once(',').ok_or(format!("not two numbers: {text}"))?;
+                    options.sends = [number(one.to_owned())?, number(other.to_owned())?];
                 }
                 "--max-states" => options.max_states = Some(number(value()?)?),
                 "--calm-every" => options.calm_every = number(value()?)?.max(1) as u128,
@@ -69,10 +77,14 @@ impl Options {
             let named = self.names.iter().any(|name| scenario.name == name);
             named || self.all || (self.names.is_empty() && scenario.quick)
         };
-        scenarios().iter().filter(asked).map(|scenario| match self.breaks {
+        scenarios().iter().filter(asked).map(|scenario| {
+            let breaks = self.breaks.unwrap_or(scenario.breaks);
+            let sends = [0, 1].map(|side: usize| {
+                let all = scenario.sends[side];
+                &all[..all.len().min(self.sends[side])]
+            });
             // A handful, until the program ends.
-            Some(breaks) => &*Box::leak(Box::new(Scenario { breaks, ..scenario.clone() })),
-            None => scenario,
+            &*Box::leak(Box::new(Scenario { breaks, sends, ..scenario.clone() }))
         })
     }
 }

@@ -1,8 +1,13 @@
 //! The real rooms as a model of stateright.
 //!
 //! A peer cannot be copied: its intake and its receipts are shared with others. So a state is the way that led to it,
-//! and what it is in 128 bits; whoever wants the next one goes the whole way again. Only the 128 bits tell states apart.
+//! and what it is in 128 bits; whoever wants the next one goes that way again, from where the last way parts from it
+//! (`trail.rs`). Only the 128 bits tell states apart.
+//!
+//! Breaks are no steps of their own: a step is some breaks, and behind them what each of them matters to (why that is all
+//! there is: `karere::fuzzing::model`). A step to which one of its breaks does not matter is none.
 
+use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,15 +18,23 @@ use karere::fuzzing::model::{Action, Fault, Scenario, World};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::options::Options;
+use crate::trail;
 
 /// A world, by how it came about.
 #[derive(Clone, Debug)]
 pub struct State {
     way: Box<[Action]>,
     digest: u128,
-    next: Box<[Action]>,
     /// One bit a [`Fault`].
     faults: u32,
+}
+
+/// What happens between two states: connections break, and then something to which each of these breaks matters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// One bit a connection.
+    breaks: u64,
+    then: Action,
 }
 
 impl PartialEq for State {
@@ -34,6 +47,11 @@ impl Hash for State {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.digest.hash(state);
     }
+}
+
+thread_local! {
+    /// What the last step without a break wrote to: from which state, by which action, to which connections.
+    static WRITTEN: Cell<(u128, Option<Action>, u64)> = const { Cell::new((0, None, 0)) };
 }
 
 struct Walker {
@@ -72,8 +90,10 @@ impl Walked {
     }
 }
 
-/// Properties and what breaks them.
-const PROPERTIES: &[(&str, Fault, fn(&Walker, &State) -> bool)] = &[
+/// Its name, what breaks it, and whether it holds.
+type Holds = (&'static str, Fault, fn(&Walker, &State) -> bool);
+
+const PROPERTIES: &[Holds] = &[
     ("each message comes at most once", Fault::Twice, |_, state| state.keeps(Fault::Twice)),
     ("messages of a stream come in order", Fault::Order, |_, state| state.keeps(Fault::Order)),
     ("none comes at another process than it was sent to", Fault::Address, |_, state| {
@@ -115,38 +135,22 @@ impl State {
 }
 
 impl Walker {
-    /// The world at the end of a way, or the panic on it.
-    fn go(&self, way: &[Action]) -> Result<World, String> {
-        catch_unwind(|| {
-            let mut world = World::new(self.scenario);
-            if let Some((last, before)) = way.split_last() {
-                before.iter().for_each(|action| world.repeat(*action));
-                world.apply(*last);
-            }
-            world
-        })
-        .map_err(|panic| text_of(&*panic))
-    }
-
-    fn state(&self, way: Vec<Action>) -> State {
+    fn state(&self, way: Vec<Action>) -> (State, u64) {
         let way = way.into_boxed_slice();
-        match self.go(&way) {
-            Ok(world) => {
-                self.seen.fetch_or(world.seen(), Ordering::Relaxed);
-                let faults = world.faults().iter().fold(0, |faults, (fault, _)| faults | 1 << *fault as u32);
-                let mut next = Vec::new();
-                world.actions(&mut next);
-                State { way, digest: world.digest(), next: next.into(), faults }
+        let found = trail::at_end(self.scenario, &way, |world| {
+            let faults = world.faults().iter().fold(0, |faults, (fault, _)| faults | 1 << *fault as u32);
+            (world.digest(), world.seen(), world.written(), faults)
+        });
+        match found {
+            Ok((digest, seen, written, faults)) => {
+                self.seen.fetch_or(seen, Ordering::Relaxed);
+                (State { way, digest, faults }, written)
             }
             Err(what) => {
                 let mut hasher = std::hash::DefaultHasher::new();
                 what.hash(&mut hasher);
-                State {
-                    way,
-                    digest: hasher.finish().into(),
-                    next: Box::default(),
-                    faults: 1 << Fault::Panic as u32,
-                }
+                let digest = hasher.finish().into();
+                (State { way, digest, faults: 1 << Fault::Panic as u32 }, u64::MAX)
             }
         }
     }
@@ -155,15 +159,31 @@ impl Walker {
         state.faults != 0 || !state.digest.is_multiple_of(self.calm_every) || self.calm(state).is_ok()
     }
 
-    /// Of two schedules each state gets the one that its digest says.
+    /// Of two schedules each state gets the one that its digest says; also if one of its connections breaks first. On the
+    /// occasion it is seen whether going all the way leads to the world that was put back from bytes.
     fn calm(&self, state: &State) -> Result<(), String> {
-        let world = self.go(&state.way)?;
-        catch_unwind(AssertUnwindSafe(|| world.calm(state.digest >> 64 & 1 == 0)))
-            .unwrap_or_else(|panic| Err(text_of(&*panic)))
+        let world = trail::anew(self.scenario, &state.way)?;
+        if world.digest() != state.digest {
+            return Err("the same way leads to another world".to_owned());
+        }
+        let mut actions = Vec::new();
+        world.actions(&mut actions);
+        let calm = |world: World| {
+            catch_unwind(AssertUnwindSafe(|| world.calm(state.digest >> 64 & 1 == 0)))
+                .unwrap_or_else(|panic| Err(trail::text_of(&*panic)))
+        };
+        calm(world)?;
+        for action in actions.into_iter().filter(|action| matches!(action, Action::Break { .. })) {
+            let way: Vec<_> = state.way.iter().copied().chain([action]).collect();
+            trail::anew(self.scenario, &way)
+                .and_then(calm)
+                .map_err(|what| format!("{what}, if {action} then"))?;
+        }
+        Ok(())
     }
 
     fn why(&self, fault: Fault, state: &State) -> String {
-        let found = match self.go(&state.way) {
+        let found = match trail::anew(self.scenario, &state.way) {
             Err(panic) => return panic,
             Ok(world) => {
                 world.faults().iter().find(|(found, _)| *found == fault).map(|(_, what)| what.clone())
@@ -175,21 +195,71 @@ impl Walker {
 
 impl Model for Walker {
     type State = State;
-    type Action = Action;
+    type Action = Step;
 
     fn init_states(&self) -> Vec<State> {
-        vec![self.state(Vec::new())]
+        vec![self.state(Vec::new()).0]
     }
 
-    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        actions.extend_from_slice(&state.next);
+    /// Each action with each set of breaks before it; `next_state` sees which of them are steps.
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        if state.faults != 0 {
+            return;
+        }
+        let mut actions = Vec::new();
+        trail::actions(self.scenario, &state.way, &mut actions);
+        let breaks = actions.iter().fold(0, |breaks, action| match action {
+            Action::Break { conn } => breaks | 1 << conn,
+            _ => breaks,
+        });
+        actions.retain(|action| !matches!(action, Action::Break { .. }));
+        let broken = state.way.iter().filter(|action| matches!(action, Action::Break { .. })).count();
+        let left = u32::from(self.scenario.breaks) - broken as u32;
+        let subsets = || {
+            let next = |subset: &u64| Some((subset.wrapping_sub(breaks)) & breaks);
+            std::iter::successors(Some(0), next)
+                .scan(false, |begun, subset| {
+                    (subset != 0 || !std::mem::replace(begun, true)).then_some(subset)
+                })
+                .filter(|subset| subset.count_ones() <= left)
+        };
+        for then in actions {
+            steps.extend(subsets().map(|breaks| Step { breaks, then }));
+        }
+        for conn in (0..64).filter(|conn| breaks & 1 << conn != 0) {
+            for side in [0, 1] {
+                let then = Action::Notice { conn, side };
+                let with = subsets().filter(|subset| subset & 1 << conn != 0);
+                steps.extend(with.map(|breaks| Step { breaks, then }));
+            }
+        }
     }
 
-    fn next_state(&self, state: &State, action: Action) -> Option<State> {
-        let mut way = Vec::with_capacity(state.way.len() + 1);
+    fn next_state(&self, state: &State, step: Step) -> Option<State> {
+        let Step { breaks, then } = step;
+        let noticed = if let Action::Notice { conn, .. } = then { 1 << conn } else { 0 };
+        let matters = |written: u64| breaks & !written & !noticed == 0;
+        let (of, action, written) = WRITTEN.get();
+        if breaks & noticed == 0 && (of, action) == (state.digest, Some(then)) && !matters(written) {
+            return None;
+        }
+        let broken = (0..64).rev().filter(|conn| breaks & 1 << conn != 0);
+        let mut way = Vec::with_capacity(state.way.len() + 1 + breaks.count_ones() as usize);
         way.extend_from_slice(&state.way);
-        way.push(action);
-        Some(self.state(way))
+        way.extend(broken.map(|conn| Action::Break { conn }));
+        if breaks != 0 {
+            let mut actions = Vec::new();
+            trail::actions(self.scenario, &way, &mut actions);
+            if !actions.contains(&then) {
+                return None;
+            }
+        }
+        way.push(then);
+        let (next, written) = self.state(way);
+        if breaks == 0 {
+            WRITTEN.set((state.digest, Some(then), written));
+        }
+        matters(written).then_some(next)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -229,9 +299,4 @@ pub fn walk(scenario: &'static Scenario, options: &Options) -> Walked {
         not_shown: not_shown.map(|shows| format!("{shows:?}")).collect(),
         properties: PROPERTIES.iter().map(|(name, fault, _)| (*name, counterexample(name, *fault))).collect(),
     }
-}
-
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
 }
