@@ -17,7 +17,7 @@
 //!
 //! What makes it small enough, and why nothing is lost by it: breaks only where they matter (`mod.rs` of the folder below),
 //! connections on which nobody can learn anything are over at once (`World::sweep`), messages that are over are not told
-//! from each other (`World::digest_books`). What makes it fast: a world is put back from its bytes (`arena.rs`).
+//! from each other (`World::digest_books`).
 //!
 //! What a scenario leaves to choice, what it bounds, and how time is treated is said in `src/fuzzing/model/`: `mod.rs`
 //! (choice, breaks, time), `scenario.rs` (bounds), `digest.rs` (when two worlds are the same), `books.rs` (what must hold
@@ -27,7 +27,6 @@
 //! TLS, more than one stream of a class and admission, more than two addresses, delayed acknowledgements, jitter, a message
 //! that waits while its write is blocked (but for `links-lazy`).
 
-mod arena;
 mod options;
 mod report;
 mod trail;

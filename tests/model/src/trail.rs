@@ -1,5 +1,5 @@
-//! Where a thread's world has been: the way it went, and what it was at each step. A way that parts from it is gone from
-//! there on. Breadth first, the next state is mostly a child or a sibling of the last.
+//! Where a thread's world has been: the way it went. A way that goes on from there is gone from there; any other from the
+//! beginning, because a world cannot be put back. Depth first, the first child of a state is a step on from it.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,72 +7,30 @@ use std::ptr;
 
 use karere::fuzzing::model::{Action, Scenario, World};
 
-use crate::arena;
-
 struct Trail {
-    scenario: *const Scenario,
-    /// In the region.
-    world: *mut World,
+    scenario: &'static Scenario,
+    world: World,
     way: Vec<Action>,
-    /// The region at the beginning, and after each action.
-    saved: Vec<Vec<u8>>,
-    /// The region is as it was last saved.
-    fresh: bool,
 }
 
 thread_local! {
-    static TRAIL: RefCell<Trail> = const {
-        RefCell::new(Trail {
-            scenario: ptr::null(),
-            world: ptr::null_mut(),
-            way: Vec::new(),
-            saved: Vec::new(),
-            fresh: false,
-        })
-    };
+    static TRAIL: RefCell<Option<Trail>> = const { RefCell::new(None) };
 }
 
 impl Trail {
-    fn begin(&mut self, scenario: &'static Scenario) {
-        if ptr::eq(self.scenario, scenario) {
-            return;
-        }
-        // Whatever is made once in a thread is made outside of the region.
-        drop(World::new(scenario));
-        // The one of another scenario stays where it is; nobody looks at it any more.
-        self.world = arena::within(|| Box::into_raw(Box::new(World::new(scenario))));
-        self.scenario = scenario;
-        self.way.clear();
-        self.saved.truncate(1);
-        self.saved.resize_with(1, Vec::new);
-        arena::save(&mut self.saved[0]);
-        self.fresh = true;
+    fn new(scenario: &'static Scenario) -> Self {
+        Self { scenario, world: World::new(scenario), way: Vec::new() }
     }
 
-    /// Goes there, judging nothing.
-    fn go(&mut self, way: &[Action]) {
-        let same = way.iter().zip(&self.way).take_while(|(one, other)| one == other).count();
-        if same < self.way.len() || !self.fresh {
-            self.way.truncate(same);
-            self.put_back();
+    /// A world that went this way, judging nothing.
+    fn at(kept: Option<Self>, scenario: &'static Scenario, way: &[Action]) -> Self {
+        let kept = kept.filter(|kept| ptr::eq(kept.scenario, scenario) && way.starts_with(&kept.way));
+        let mut trail = kept.unwrap_or_else(|| Self::new(scenario));
+        for action in way.iter().skip(trail.way.len()) {
+            trail.world.repeat(*action);
+            trail.way.push(*action);
         }
-        for action in &way[same..] {
-            self.fresh = false;
-            // SAFETY: it was made by a box and is never dropped.
-            arena::within(|| unsafe { (*self.world).repeat(*action) });
-            self.way.push(*action);
-            if self.saved.len() <= self.way.len() {
-                self.saved.push(Vec::new());
-            }
-            arena::save(&mut self.saved[self.way.len()]);
-            self.fresh = true;
-        }
-    }
-
-    fn put_back(&mut self) {
-        // SAFETY: it was saved by this thread; no reference into the region outlives a call of `at_end`.
-        unsafe { arena::put_back(&self.saved[self.way.len()]) };
-        self.fresh = true;
+        trail
     }
 }
 
@@ -82,40 +40,34 @@ pub fn at_end<T>(
     way: &[Action],
     look: impl FnOnce(&World) -> T,
 ) -> Result<T, String> {
-    TRAIL.with_borrow_mut(|trail| {
-        trail.begin(scenario);
-        let run = AssertUnwindSafe(|| {
-            if let Some((last, before)) = way.split_last() {
-                trail.go(before);
-                trail.fresh = false;
-                // SAFETY: as above.
-                arena::within(|| unsafe { (*trail.world).apply(*last) });
-            } else {
-                trail.go(way);
-            }
-            // SAFETY: as above.
-            look(unsafe { &*trail.world })
-        });
-        let found = catch_unwind(run).map_err(|panic| text_of(&*panic));
-        if found.is_err() {
-            trail.fresh = false;
+    let kept = TRAIL.take();
+    let run = AssertUnwindSafe(|| {
+        let (last, before) = match way.split_last() {
+            Some((last, before)) => (Some(*last), before),
+            None => (None, way),
+        };
+        let mut trail = Trail::at(kept, scenario, before);
+        if let Some(last) = last {
+            trail.world.apply(last);
+            trail.way.push(last);
         }
-        found
-    })
+        let found = look(&trail.world);
+        (found, trail)
+    });
+    let (found, trail) = catch_unwind(run).map_err(|panic| text_of(&*panic))?;
+    TRAIL.set(Some(trail));
+    Ok(found)
 }
 
 /// What may happen next.
 pub fn actions(scenario: &'static Scenario, way: &[Action], out: &mut Vec<Action>) {
-    TRAIL.with_borrow_mut(|trail| {
-        trail.begin(scenario);
-        // It was there before, so nothing panics on the way.
-        trail.go(way);
-        // SAFETY: as above.
-        unsafe { (*trail.world).actions(out) };
-    });
+    // It was there before, so nothing panics on the way.
+    let trail = Trail::at(TRAIL.take(), scenario, way);
+    trail.world.actions(out);
+    TRAIL.set(Some(trail));
 }
 
-/// A world that goes the whole way, outside of any region; or the panic on it.
+/// A world that goes the whole way; or the panic on it.
 pub fn anew(scenario: &'static Scenario, way: &[Action]) -> Result<World, String> {
     catch_unwind(|| {
         let mut world = World::new(scenario);

@@ -160,7 +160,7 @@ impl Walker {
     }
 
     /// Of two schedules each state gets the one that its digest says; also if one of its connections breaks first. On the
-    /// occasion it is seen whether going all the way leads to the world that was put back from bytes.
+    /// occasion it is seen whether going all the way leads to the same world.
     fn calm(&self, state: &State) -> Result<(), String> {
         let world = trail::anew(self.scenario, &state.way)?;
         if world.digest() != state.digest {
