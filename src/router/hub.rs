@@ -312,16 +312,15 @@ impl Reply {
         self.trail.as_deref()
     }
 
-    /// As a message of this type, if it is one.
+    /// As a message of this type; `None` if it is of another. It can be read once.
     ///
     /// # Errors
     ///
-    /// The answer itself, if it is of another type; or [`FlowError::Decode`].
-    pub fn read<R: Message>(self) -> Result<Result<R, FlowError>, Self> {
-        if self.key.identity() != R::KIND.name() || self.key.version() != R::KIND.version() {
-            return Err(self);
-        }
-        Ok(self.content.decode().map_err(FlowError::Decode))
+    /// [`FlowError::Decode`].
+    #[must_use]
+    pub fn read<R: Message>(&self) -> Option<Result<R, FlowError>> {
+        let fits = self.key.identity() == R::KIND.name() && self.key.version() == R::KIND.version();
+        fits.then(|| self.content.decode().map_err(FlowError::Decode))
     }
 }
 

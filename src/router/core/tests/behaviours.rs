@@ -12,8 +12,8 @@ use crate::{Cause, Lost, ViewId};
 fn a_flow_begins_with_a_correlation_and_no_hops_and_each_send_between_nodes_counts_one() {
     let mut net = Net::of(3);
     let (ask, between, answer) = (key("ask"), key("between"), key("answer"));
-    let first = net.host(2, &[ask.clone()]);
-    let second = net.host(3, &[between.clone()]);
+    let first = net.host(2, &[&ask]);
+    let second = net.host(3, &[&between]);
     net.request(1, 1, 10, &[&answer], order(&ask, 1));
     net.settle();
     let work = net.work(2, first).unwrap();
@@ -63,7 +63,7 @@ fn everything_in_an_envelope_survives_the_wire() {
 fn partitions_share_a_host_and_a_second_handler_for_a_key_registers_nothing() {
     let mut net = Net::of(1);
     let (a, b) = (key("a").in_partition(&b"one"[..]), key("a").in_partition(&b"two"[..]));
-    let host = net.host(1, &[a.clone(), b.clone()]);
+    let host = net.host(1, &[&a, &b]);
     net.submit(1, order(&b, 2));
     assert_eq!(net.work(1, host).unwrap().envelope.key, b.id());
     let twice = [(key("x"), Scope::Network), (key("y"), Scope::Network), (key("x"), Scope::Network)];
@@ -76,7 +76,7 @@ fn partitions_share_a_host_and_a_second_handler_for_a_key_registers_nothing() {
 fn what_is_broadcast_carries_no_callback_and_what_is_not_does() {
     let mut net = Net::of(1);
     let (ask, all, one, answer) = (key("ask"), key("all"), key("one"), key("answer"));
-    let host = net.host(1, &[ask.clone(), all.clone(), one.clone()]);
+    let host = net.host(1, &[&ask, &all, &one]);
     net.request(1, 1, 1, &[&answer], order(&ask, 1));
     let work = net.work(1, host).unwrap();
     let mut spread = product(&all, 2);
@@ -91,7 +91,7 @@ fn what_is_broadcast_carries_no_callback_and_what_is_not_does() {
 fn the_first_matching_answer_ends_a_promise_with_all_its_keys_and_others_leave_it() {
     let mut net = Net::of(2);
     let (ask, yes, no, other) = (key("ask"), key("yes"), key("no"), key("other"));
-    let host = net.host(2, &[ask.clone()]);
+    let host = net.host(2, &[&ask]);
     net.request(1, 1, 1, &[&yes, &no], order(&ask, 1));
     net.settle();
     let work = net.work(2, host).unwrap();
@@ -108,7 +108,7 @@ fn the_first_matching_answer_ends_a_promise_with_all_its_keys_and_others_leave_i
 fn an_answer_of_another_hub_or_flow_or_key_leaves_a_promise_open() {
     let mut net = Net::of(1);
     let (ask, yes, other) = (key("ask"), key("yes"), key("other"));
-    net.host(1, &[ask.clone()]);
+    net.host(1, &[&ask]);
     let one = net.request(1, 1, 1, &[&yes], order(&ask, 1));
     let two = net.request(1, 2, 2, &[&yes], order(&ask, 2));
     let reply = |hub, promise, number, key| super::super::ReplyHead {
@@ -138,11 +138,7 @@ fn an_answer_of_another_hub_or_flow_or_key_leaves_a_promise_open() {
 fn a_broadcast_reaches_each_host_once_and_does_not_go_on_from_there() {
     let mut net = Net::of(3);
     let all = key("all");
-    let hosts = [
-        (1, net.host(1, &[all.clone()])),
-        (2, net.host(2, &[all.clone()])),
-        (2, net.host(2, &[all.clone()])),
-    ];
+    let hosts = [(1, net.host(1, &[&all])), (2, net.host(2, &[&all])), (2, net.host(2, &[&all]))];
     net.submit(3, super::super::Order { to: Distribution::Broadcast, ..order(&all, 1) });
     net.submit(1, super::super::Order { to: Distribution::Broadcast, ..order(&all, 2) });
     net.settle();
@@ -163,7 +159,7 @@ fn a_broadcast_reaches_each_host_once_and_does_not_go_on_from_there() {
 fn what_is_for_this_node_uses_its_own_hosts_only_and_what_is_for_another_goes_there() {
     let mut net = Net::of(3);
     let ask = key("ask");
-    let (here, there) = (net.host(1, &[ask.clone()]), net.host(2, &[ask.clone()]));
+    let (here, there) = (net.host(1, &[&ask]), net.host(2, &[&ask]));
     let to = |at| Distribution::Node(member(at));
     net.submit(1, super::super::Order { to: to(1), ..order(&ask, 1) });
     net.submit(1, super::super::Order { to: to(2), ..order(&ask, 2) });
@@ -178,8 +174,8 @@ fn what_is_for_this_node_uses_its_own_hosts_only_and_what_is_for_another_goes_th
 fn a_node_that_is_asked_for_what_it_does_not_handle_says_so_and_the_sender_finds_another() {
     let mut net = Net::of(3);
     let ask = key("ask");
-    let stale = net.host(2, &[ask.clone()]);
-    let host = net.host(3, &[ask.clone()]);
+    let stale = net.host(2, &[&ask]);
+    let host = net.host(3, &[&ask]);
     // Its word of that is still on its way.
     net.side(2).core.remove_host(std::time::Instant::now(), stale);
     while net.side(2).core.poll_output().is_some() {}
@@ -209,7 +205,7 @@ fn the_network_is_asked_once_in_a_period_and_what_waits_is_found_or_fails() {
     }
     net.request(1, 1, 4, &[&answer], order(&ask, 4));
     assert_eq!(net.count("discover"), 1, "not again so soon");
-    let host = net.host(2, &[ask.clone()]);
+    let host = net.host(2, &[&ask]);
     assert_eq!(net.work(2, host).unwrap().body.0, 4, "it was waited for");
 }
 
@@ -217,7 +213,7 @@ fn the_network_is_asked_once_in_a_period_and_what_waits_is_found_or_fails() {
 fn one_route_of_a_host_goes_and_the_others_stay() {
     let mut net = Net::of(2);
     let (a, b) = (key("a"), key("b"));
-    let host = net.host(2, &[a.clone(), b.clone()]);
+    let host = net.host(2, &[&a, &b]);
     net.act(2, |core, now| core.remove_routes(now, host, &[a.id()]));
     net.settle();
     net.submit(1, order(&b, 1));
@@ -235,9 +231,9 @@ fn what_was_not_sent_goes_to_another_and_what_may_have_arrived_only_if_it_is_ide
     ] {
         let mut net = Net::of(3);
         let (ask, answer) = (key("ask"), key("answer"));
-        net.host(2, &[ask.clone()]);
+        net.host(2, &[&ask]);
         net.request(1, 1, 1, &[&answer], super::super::Order { idempotent, ..order(&ask, 1) });
-        let second = net.host(3, &[ask.clone()]);
+        let second = net.host(3, &[&ask]);
         let number = net.side(1).core.sent_to(member(2))[0];
         net.act(1, |core, now| core.handle_lost(now, member(2), number, lost));
         net.settle();
@@ -284,7 +280,7 @@ fn a_route_that_is_local_is_neither_announced_nor_reached_from_outside() {
 fn a_flow_that_goes_round_for_ever_ends_at_its_limit() {
     let mut net = Net::with(2, |config| config.depth_max = 10);
     let (ping, pong, never) = (key("ping"), key("pong"), key("never"));
-    let (one, two) = (net.host(1, &[ping.clone()]), net.host(2, &[pong.clone()]));
+    let (one, two) = (net.host(1, &[&ping]), net.host(2, &[&pong]));
     net.request(1, 1, 1, &[&never], order(&ping, 0));
     let mut rounds = 0;
     while net.side(1).answers.is_empty() {
@@ -306,7 +302,7 @@ fn a_flow_that_goes_round_for_ever_ends_at_its_limit() {
 fn an_answer_for_a_caller_that_is_not_known_yet_waits_for_it() {
     let mut net = Net::of(2);
     let (ask, answer) = (key("ask"), key("answer"));
-    let host = net.host(2, &[ask.clone()]);
+    let host = net.host(2, &[&ask]);
     net.request(1, 1, 1, &[&answer], order(&ask, 1));
     net.settle();
     let work = net.work(2, host).unwrap();
@@ -324,7 +320,7 @@ fn an_answer_for_a_caller_that_is_not_known_yet_waits_for_it() {
 fn what_is_lost_with_a_node_is_told_to_the_caller_also_if_it_went_on_there() {
     let mut net = Net::of(2);
     let (ask, next, answer) = (key("ask"), key("next"), key("answer"));
-    let host = net.host(2, &[ask.clone(), next.clone()]);
+    let host = net.host(2, &[&ask, &next]);
     net.request(1, 1, 1, &[&answer], order(&ask, 1));
     net.settle();
     let work = net.work(2, host).unwrap();

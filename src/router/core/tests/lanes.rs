@@ -11,7 +11,7 @@ use super::net::*;
 fn a_host_holds_a_window_of_a_sender_and_the_rest_waits_at_home() {
     let mut net = Net::of(2);
     let slow = key("slow");
-    let host = net.host(2, &[slow.clone()]);
+    let host = net.host(2, &[&slow]);
     for body in 0..WINDOW as u64 + 10 {
         net.submit(1, order(&slow, body));
     }
@@ -33,8 +33,8 @@ fn a_host_holds_a_window_of_a_sender_and_the_rest_waits_at_home() {
 fn a_full_host_does_not_hold_up_another_of_the_same_node() {
     let mut net = Net::of(2);
     let (slow, quick) = (key("slow"), key("quick"));
-    net.host(2, &[slow.clone()]);
-    let host = net.host(2, &[quick.clone()]);
+    net.host(2, &[&slow]);
+    let host = net.host(2, &[&quick]);
     for body in 0..2 * WINDOW as u64 {
         net.submit(1, order(&slow, body));
     }
@@ -47,7 +47,7 @@ fn a_full_host_does_not_hold_up_another_of_the_same_node() {
 fn two_actors_that_send_each_other_more_than_they_hold_come_to_an_end() {
     let mut net = Net::of(2);
     let (ping, pong) = (key("ping"), key("pong"));
-    let (one, two) = (net.host(1, &[ping.clone()]), net.host(2, &[pong.clone()]));
+    let (one, two) = (net.host(1, &[&ping]), net.host(2, &[&pong]));
     for body in 0..2 * WINDOW as u64 {
         net.submit(1, order(&pong, body));
         net.submit(2, order(&ping, body));
@@ -80,7 +80,7 @@ fn two_actors_that_send_each_other_more_than_they_hold_come_to_an_end() {
 fn what_waits_for_room_too_long_is_told() {
     let mut net = Net::of(2);
     let slow = key("slow");
-    net.host(2, &[slow.clone()]);
+    net.host(2, &[&slow]);
     for body in 0..=WINDOW as u64 {
         let watch = (body == WINDOW as u64).then_some(1);
         net.submit(1, super::super::Order { watch, ..order(&slow, body) });
@@ -94,13 +94,13 @@ fn what_waits_for_room_too_long_is_told() {
 fn a_host_that_ends_gives_back_what_it_has_not_begun() {
     let mut net = Net::of(2);
     let ask = key("ask");
-    let first = net.host(2, &[ask.clone()]);
+    let first = net.host(2, &[&ask]);
     for body in 0..2 * WINDOW as u64 {
         net.submit(1, order(&ask, body));
     }
     net.settle();
     let begun = net.work(2, first).unwrap();
-    let second = net.host(2, &[ask.clone()]);
+    let second = net.host(2, &[&ask]);
     net.act(2, |core, now| core.remove_host(now, first));
     net.settle();
     net.handled(2, &begun, Ok(Vec::new()));

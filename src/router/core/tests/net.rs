@@ -202,8 +202,8 @@ impl Net {
     }
 
     /// A host that takes these.
-    pub(super) fn host(&mut self, at: u64, keys: &[MessageKey]) -> u32 {
-        let keys: Vec<_> = keys.iter().map(|key| (key.clone(), Scope::Network)).collect();
+    pub(super) fn host(&mut self, at: u64, keys: &[&MessageKey]) -> u32 {
+        let keys: Vec<_> = keys.iter().map(|key| (MessageKey::clone(key), Scope::Network)).collect();
         let host = self.act(at, |core, now| core.add_host(now, &keys)).unwrap();
         self.settle();
         host

@@ -181,7 +181,7 @@ fn an_order_to_all_is_no_request() {
     // A broadcast carries no callback, so nobody could wait for it.
     let mut net = Net::of(2);
     let all = key("all");
-    let host = net.host(2, &[all.clone()]);
+    let host = net.host(2, &[&all]);
     net.submit(1, Order { to: Distribution::Broadcast, ..order(&all, 1) });
     net.settle();
     assert!(net.work(2, host).unwrap().envelope.callback.is_none());
