@@ -198,6 +198,12 @@ impl Node {
         self.inner.core.lock().open()
     }
 
+    /// Places of windows that are taken by what is under way.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn under_way(&self) -> usize {
+        self.inner.core.lock().under_way()
+    }
+
     /// Ends it: hosts take nothing more, promises end as [`FlowError::Closed`]. The messenger stays.
     pub fn close(&self) {
         self.inner.close();

@@ -62,6 +62,12 @@ impl<F> Lanes<F> {
         self.waiting += 1;
     }
 
+    /// Places that are taken.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn under_way(&self) -> usize {
+        self.lanes.values().map(|lane| lane.under_way).sum()
+    }
+
     /// A place is free; whoever has it next.
     #[must_use]
     pub(crate) fn give_back(&mut self, id: LaneId) -> Option<F> {

@@ -533,6 +533,14 @@ impl<B: Body + Clone, T> Core<B, T> {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl<B, T> Core<B, T> {
+    /// Places of windows that are taken.
+    pub(crate) fn under_way(&self) -> usize {
+        self.lanes.under_way()
+    }
+}
+
 /// What [`Core::begin`] leaves of an order.
 struct Begun<B> {
     body: B,
