@@ -120,9 +120,8 @@ impl Carrier {
         };
         let (weak, mut numbers) = (Arc::downgrade(inner), inner.sent_to(node));
         if !departed {
-            numbers.retain(|number| {
-                receipts.get(number).is_some_and(|receipt| matches!(receipt.now(), Some(Err(_))))
-            });
+            // What arrived by it, and is not said to be done: nobody knows whether that was said and lost with it.
+            numbers.retain(|number| receipts.get(number).is_some_and(|receipt| receipt.now().is_some()));
         }
         self.messenger.spawn(async move {
             for number in numbers {

@@ -103,7 +103,7 @@ impl NodeBuilder {
         let mut core = Core::new(id, self.config);
         core.set_me(messenger.member().joined);
         let inner = Arc::new_cyclic(|weak| Inner {
-            id,
+            id: Mutex::new(id),
             carrier: Carrier::new(messenger.clone(), weak.clone()),
             messenger: messenger.clone(),
             kinds,
@@ -136,7 +136,7 @@ pub struct Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("id", &self.inner.id).finish_non_exhaustive()
+        f.debug_struct("Node").field("id", &self.inner.id()).finish_non_exhaustive()
     }
 }
 
@@ -146,10 +146,11 @@ impl Node {
         NodeBuilder { config: CoreConfig::default(), open: false, dead: None }
     }
 
-    /// Which node this is: the member id of its messenger.
+    /// Which node this is: the member id of its messenger. When the messenger becomes another member, so does the node: its
+    /// hosts stay, and its requests end as [`FlowError::Departed`].
     #[must_use]
     pub fn id(&self) -> MemberId {
-        self.inner.id
+        self.inner.id()
     }
 
     /// A host for actors, to be filled and started.
@@ -234,7 +235,8 @@ impl Kinds {
 
 /// See the module's text.
 pub(crate) struct Inner {
-    pub(crate) id: MemberId,
+    /// Of the messenger, as the core knows it.
+    id: Mutex<MemberId>,
     pub(crate) messenger: Messenger,
     pub(crate) kinds: Kinds,
     core: Mutex<TheCore>,
@@ -251,11 +253,20 @@ pub(crate) struct Inner {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Inner").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
 impl Inner {
+    pub(crate) fn id(&self) -> MemberId {
+        *self.id.lock()
+    }
+
+    /// Whether the messenger is another member than it was.
+    pub(crate) fn reborn(&self, me: MemberId) -> bool {
+        std::mem::replace(&mut *self.id.lock(), me) != me
+    }
+
     /// Lets something happen to the core, then does what it wants done.
     pub(crate) fn act<R>(self: &Arc<Self>, happen: impl FnOnce(&mut TheCore, Instant) -> R) -> R {
         let now = self.messenger.now();
@@ -509,8 +520,21 @@ impl Timer {
     }
 }
 
+/// Closes the node when it is dropped.
+struct CloseAtEnd(Weak<Inner>);
+
+impl Drop for CloseAtEnd {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.close();
+        }
+    }
+}
+
 /// Calls the core when it wants to be called. Keeps nothing of the node while it waits.
 async fn keep_time(inner: Weak<Inner>, timer: Arc<Timer>) {
+    // Ends with the messenger: nobody would wake who waits.
+    let _end = CloseAtEnd(inner.clone());
     loop {
         let at = *timer.at.lock();
         let changed = timer.changed.notified();

@@ -89,6 +89,13 @@ impl<T> Promises<T> {
         ids.into_iter().filter_map(|id| self.close(id)).collect()
     }
 
+    /// All there are, in their order.
+    pub(crate) fn drain_all(&mut self) -> Vec<(Correlation, T)> {
+        let mut ids: Vec<_> = self.open.iter().map(|(id, promise)| (*id, promise.flow)).collect();
+        ids.sort_unstable_by_key(|(id, _)| *id);
+        ids.into_iter().filter_map(|(id, flow)| Some((flow, self.close(id)?))).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Event, Facts, Invariant};
-use crate::testing::routers::Told;
+use crate::testing::routers::{Told, Way};
 
 /// What lies between two looks, and a little.
 const MARGIN: Duration = Duration::from_millis(400);
@@ -27,6 +27,10 @@ impl Invariant for FlowsEnd {
             Event::Tick => {
                 let late = facts.book.open.iter().find(|flow| {
                     let Some(flow) = facts.book.flows.get(flow) else { return false };
+                    // It waits for its handler, however long that takes.
+                    if flow.way == Way::Tracked {
+                        return false;
+                    }
                     let runs = facts.of(flow.process).and_then(|process| process.runs_since());
                     runs.is_some_and(|since| {
                         let from = flow.until.max(since).max(facts.jumped);

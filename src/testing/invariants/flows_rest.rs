@@ -15,6 +15,9 @@ impl Invariant for FlowsRest {
 
     fn observe(&mut self, facts: &Facts, event: &Event) -> Result<(), String> {
         let Event::Flow(Told::Rest { looks }) = event else { return Ok(()) };
+        if let Some(flow) = facts.book.open.first() {
+            return Err(format!("flow {flow} goes on: {:?}", facts.book.flows.get(flow)));
+        }
         for look in looks {
             let at = look.process.0;
             if look.open != (0, 0, 0) {
