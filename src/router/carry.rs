@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::content::Content;
 use super::envelope::{Control, FlowHead, ReplyHead, encode};
@@ -62,45 +62,58 @@ struct Way {
 pub(crate) struct Carrier {
     messenger: Messenger,
     inner: Weak<Inner>,
-    ways: Mutex<HashMap<MemberId, Way>>,
+    ways: RwLock<HashMap<MemberId, Arc<Mutex<Way>>>>,
 }
 
 impl Carrier {
     pub(crate) fn new(messenger: Messenger, inner: Weak<Inner>) -> Self {
-        Self { messenger, inner, ways: Mutex::default() }
+        Self { messenger, inner, ways: RwLock::default() }
+    }
+
+    fn way(&self, to: MemberId) -> Arc<Mutex<Way>> {
+        if let Some(way) = self.ways.read().get(&to) {
+            return Arc::clone(way);
+        }
+        Arc::clone(self.ways.write().entry(to).or_default())
     }
 
     /// Sends it now, or when what waits before it has gone.
     pub(crate) fn send(&self, inner: &Arc<Inner>, to: MemberId, parcel: Parcel) {
-        let mut ways = self.ways.lock();
-        let way = ways.entry(to).or_default();
-        if way.pumping {
-            way.waiting.push_back(parcel);
+        let way = self.way(to);
+        let mut held = way.lock();
+        if held.pumping {
+            held.waiting.push_back(parcel);
             return;
         }
-        let sent = self.messenger.class(Class::Normal).send_with_receipt(&parcel.raw, to);
-        match sent {
-            Err(SendError::Full(_)) => {
-                way.waiting.push_back(parcel);
-                way.pumping = true;
-                drop(ways);
-                self.messenger.spawn(pump(self.inner.clone(), self.messenger.clone(), to));
-            }
-            sent => {
-                if let (What::Flow(number), Ok(receipt)) = (&parcel.what, &sent) {
-                    way.receipts.push_back((*number, receipt.clone()));
+        let sender = self.messenger.class(Class::Normal);
+        let sent = match parcel.what {
+            What::Flow(number) => sender.send_with_receipt(&parcel.raw, to).map(|receipt| {
+                held.receipts.push_back((number, receipt));
+            }),
+            What::Reply { .. } | What::Control => sender.send(&parcel.raw, [to]).and_then(|report| {
+                match (report.full.is_empty(), report.absent.is_empty()) {
+                    (true, true) => Ok(()),
+                    (false, _) => Err(SendError::Full(to)),
+                    (true, false) => Err(SendError::Absent(to)),
                 }
-                drop(ways);
-                went(inner, to, parcel, sent.map(drop));
-            }
+            }),
+        };
+        if matches!(sent, Err(SendError::Full(_))) {
+            held.waiting.push_back(parcel);
+            held.pumping = true;
+            drop(held);
+            self.messenger.spawn(pump(self.inner.clone(), self.messenger.clone(), to, way));
+            return;
         }
+        drop(held);
+        went(inner, to, parcel, sent);
     }
 
     /// Receipts of what is done are not needed any more.
     pub(crate) fn prune(&self, inner: &Arc<Inner>, of: MemberId) {
         let first = inner.first_sent_to(of);
-        let mut ways = self.ways.lock();
-        let Some(way) = ways.get_mut(&of) else { return };
+        let way = self.way(of);
+        let mut way = way.lock();
         match first {
             Some(first) => {
                 while way.receipts.front().is_some_and(|(number, _)| *number < first) {
@@ -114,8 +127,8 @@ impl Carrier {
     /// Finds out what became of what this node has. `departed`: it does not come back, so of what it took nobody knows.
     pub(crate) fn settle(&self, inner: &Arc<Inner>, node: MemberId, departed: bool) {
         let receipts: HashMap<u64, Receipt> = {
-            let mut ways = self.ways.lock();
-            let Some(way) = ways.get_mut(&node) else { return };
+            let way = self.way(node);
+            let way = way.lock();
             way.receipts.iter().cloned().collect()
         };
         let (weak, mut numbers) = (Arc::downgrade(inner), inner.sent_to(node));
@@ -137,10 +150,7 @@ impl Carrier {
             }
         });
         if departed {
-            let mut ways = self.ways.lock();
-            if ways.get(&node).is_some_and(|way| !way.pumping) {
-                ways.remove(&node);
-            }
+            self.ways.write().remove(&node);
         }
     }
 }
@@ -169,12 +179,10 @@ fn went(inner: &Arc<Inner>, to: MemberId, parcel: Parcel, sent: Result<(), SendE
 }
 
 /// Sends what waits for a node, in order, until nothing does.
-async fn pump(inner: Weak<Inner>, messenger: Messenger, to: MemberId) {
+async fn pump(inner: Weak<Inner>, messenger: Messenger, to: MemberId, way: Arc<Mutex<Way>>) {
     loop {
         let raw = {
-            let Some(inner) = inner.upgrade() else { return };
-            let mut ways = inner.carrier.ways.lock();
-            let Some(way) = ways.get_mut(&to) else { return };
+            let mut way = way.lock();
             match way.waiting.front() {
                 Some(parcel) => parcel.raw.clone(),
                 None => {
@@ -184,13 +192,12 @@ async fn pump(inner: Weak<Inner>, messenger: Messenger, to: MemberId) {
             }
         };
         let sent = messenger.class(Class::Normal).send_wait_with_receipt(&raw, to, PATIENCE).await;
+        let Some(inner) = inner.upgrade() else { return };
         if matches!(sent, Err(SendError::Full(_))) {
             continue;
         }
-        let Some(inner) = inner.upgrade() else { return };
         let parcel = {
-            let mut ways = inner.carrier.ways.lock();
-            let Some(way) = ways.get_mut(&to) else { return };
+            let mut way = way.lock();
             let Some(parcel) = way.waiting.pop_front() else { continue };
             if let (What::Flow(number), Ok(receipt)) = (&parcel.what, &sent) {
                 way.receipts.push_back((*number, receipt.clone()));

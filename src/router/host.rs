@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -18,7 +18,7 @@ use super::core::{Product, Scope, Work};
 use super::envelope::{ActorRef, Correlation, Distribution, Envelope, TraceContext};
 use super::error::RouteError;
 use super::hub::Hub;
-use super::key::{KeyId, MessageKey};
+use super::key::{KeyId, MessageKey, id_of};
 use super::node::{Inner, Node};
 use crate::{MemberId, Message};
 
@@ -72,7 +72,7 @@ impl Replies {
     /// One more, to whoever handles it; or home, if it is what the flow's caller waits for.
     #[must_use]
     pub fn and<M: Message>(self, message: M) -> Self {
-        self.and_to(MessageKey::of::<M>(), message, Distribution::Unicast)
+        self.and_to(id_of::<M>(), message, Distribution::Unicast)
     }
 
     /// One more in a partition.
@@ -82,21 +82,21 @@ impl Replies {
         partition: impl Into<std::borrow::Cow<'static, [u8]>>,
         message: M,
     ) -> Self {
-        self.and_to(MessageKey::of::<M>().in_partition(partition), message, Distribution::Unicast)
+        self.and_to(MessageKey::of::<M>().in_partition(partition).id(), message, Distribution::Unicast)
     }
 
     /// One more, to all who handle it. It carries no callback point.
     #[must_use]
     pub fn and_broadcast<M: Message>(mut self, message: M) -> Self {
-        let (key, to) = (MessageKey::of::<M>().id(), Distribution::Broadcast);
+        let (key, to) = (id_of::<M>(), Distribution::Broadcast);
         // Each of them reads it. What cannot be encoded says so where it is read.
         let body = content::encode(&message).map_or_else(|_| Content::value(message), Content::Bytes);
         self.0.push(Product { key, body, to, affinity: None, idempotent: false });
         self
     }
 
-    fn and_to<M: Message>(mut self, key: MessageKey, message: M, to: Distribution) -> Self {
-        let (body, key) = (Content::value(message), key.id());
+    fn and_to<M: Message>(mut self, key: KeyId, message: M, to: Distribution) -> Self {
+        let body = Content::value(message);
         self.0.push(Product { key, body, to, affinity: None, idempotent: false });
         self
     }
@@ -315,6 +315,7 @@ impl HostBuilder {
             bell: Notify::new(),
             stopped: AtomicBool::new(false),
             several: self.concurrency > 1,
+            slow: AtomicBool::new(false),
         });
         let id = inner.add_host(&keys, &shared)?;
         for _ in 0..self.concurrency {
@@ -357,7 +358,12 @@ pub(crate) struct Shared {
     pub(crate) stopped: AtomicBool,
     /// More than one task takes its work.
     several: bool,
+    /// The last handler kept its thread for long.
+    slow: AtomicBool,
 }
+
+/// A handler that keeps its thread for longer is worth another thread. Below that waking one costs more than it gains.
+const SLOW: Duration = Duration::from_micros(50);
 
 /// One handler at a time, until the host stops.
 async fn work(inner: std::sync::Weak<Inner>, shared: Arc<Shared>, host: u32) {
@@ -371,10 +377,11 @@ async fn work(inner: std::sync::Weak<Inner>, shared: Arc<Shared>, host: u32) {
             shared.bell.notified().await;
             continue;
         };
-        if shared.several {
+        if shared.several && shared.slow.load(Ordering::Relaxed) {
             // There may be more: for another of the host's tasks.
             shared.bell.notify_one();
         }
+        let from = node.messenger.now();
         let Work { job, envelope, body, expires } = work;
         let envelope = Arc::new(envelope);
         let here = ActorRef { node: node.id(), host };
@@ -382,10 +389,16 @@ async fn work(inner: std::sync::Weak<Inner>, shared: Arc<Shared>, host: u32) {
         drop(node);
         let context = Context { envelope: Arc::clone(&envelope), hub, here, expires };
         let outcome = match shared.handlers.get(&envelope.key) {
-            Some(handler) => WITHIN.scope((), guarded(|| handler.call(body, context))).await,
+            Some(handler) => WITHIN.scope((), guarded(&shared, || handler.call(body, context))).await,
             None => Err("no handler".to_owned()),
         };
         let Some(node) = inner.upgrade() else { return };
+        if shared.several {
+            let slow = node.messenger.now().saturating_duration_since(from) > SLOW;
+            if slow != shared.slow.load(Ordering::Relaxed) {
+                shared.slow.store(slow, Ordering::Relaxed);
+            }
+        }
         node.act(|core, now| core.handle_handled(now, job, &envelope, expires, outcome));
         drop(node);
         tokio::task::coop::consume_budget().await;
@@ -393,13 +406,20 @@ async fn work(inner: std::sync::Weak<Inner>, shared: Arc<Shared>, host: u32) {
 }
 
 /// A panic, of the call or of the future it gives, is a failure.
-async fn guarded(call: impl FnOnce() -> Handling) -> Outcome {
+async fn guarded(shared: &Shared, call: impl FnOnce() -> Handling) -> Outcome {
     let mut handling = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(handling) => handling,
         Err(panic) => return Err(text_of(&*panic)),
     };
+    let mut waits = false;
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx))) {
-        Ok(poll) => poll,
+        Ok(poll) => {
+            if poll.is_pending() && shared.several && !std::mem::replace(&mut waits, true) {
+                // It waits: what comes next is for another of the host's tasks.
+                shared.bell.notify_one();
+            }
+            poll
+        }
         Err(panic) => Poll::Ready(Err(text_of(&*panic))),
     })
     .await

@@ -13,7 +13,7 @@ use super::core::{Answer, Order, Told};
 use super::envelope::{ActorRef, CALLBACK_KEYS_MAX, Correlation, Distribution, TraceContext};
 use super::error::FlowError;
 use super::host::is_within_actor;
-use super::key::{KeyId, MessageKey};
+use super::key::{KeyId, MessageKey, id_of};
 use super::node::Inner;
 use crate::{MemberId, Message};
 use std::sync::Arc;
@@ -162,9 +162,14 @@ impl<M: Message> Sending<M> {
 
     fn order(self, watch: Option<u64>, tell: bool) -> Result<Order<Content>, FlowError> {
         let Self { hub, message, to, partition, time_to_live, idempotent, affinity, trace, trail } = self;
-        let key = MessageKey::of::<M>().in_partition(partition);
-        let id = key.id();
         hub.inner.open()?;
+        let (key, id) = if partition.is_empty() {
+            (MessageKey::of::<M>(), id_of::<M>())
+        } else {
+            let key = MessageKey::of::<M>().in_partition(partition);
+            let id = key.id();
+            (key, id)
+        };
         hub.inner.note_name(id, &key);
         // What stays here is not encoded; what goes to all is read by each.
         let stays = to != Distribution::Broadcast && hub.inner.has_host(id);

@@ -65,9 +65,7 @@ impl MessageKey {
 
     /// What stands for it on the wire and in tables.
     pub(crate) fn id(&self) -> KeyId {
-        let version = self.version.to_le_bytes();
-        let length = [self.identity.len().min(255) as u8];
-        KeyId(fnv1a([&length[..], self.identity.as_bytes(), &version, &self.partition]))
+        id(&self.identity, self.version, &self.partition)
     }
 
     /// What comes from another node and names nothing, or too much.
@@ -93,11 +91,33 @@ impl fmt::Debug for KeyId {
     }
 }
 
+const fn id(identity: &str, version: u16, partition: &[u8]) -> KeyId {
+    // The length, so that an identity does not run into what follows.
+    let start = fnv1a(OFFSET, &[identity.len() as u8]);
+    let hash = fnv1a(start, identity.as_bytes());
+    KeyId(fnv1a(fnv1a(hash, &version.to_le_bytes()), partition))
+}
+
+/// The id of a type in the empty partition, made by the compiler.
+pub(crate) const fn id_of<M: Message>() -> KeyId {
+    struct Of<M>(std::marker::PhantomData<M>);
+    impl<M: Message> Of<M> {
+        const ID: KeyId = id(M::KIND.name(), M::KIND.version(), &[]);
+    }
+    Of::<M>::ID
+}
+
+const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+
 /// Fowler, Noll, Vo (draft-eastlake-fnv).
-fn fnv1a<const N: usize>(parts: [&[u8]; N]) -> u128 {
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let start: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    parts.into_iter().flatten().fold(start, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
+const fn fnv1a(mut hash: u128, bytes: &[u8]) -> u128 {
+    let mut at = 0;
+    while at < bytes.len() {
+        // In bounds by the loop's condition; iterators are not const.
+        hash = (hash ^ bytes[at] as u128).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+        at += 1;
+    }
+    hash
 }
 
 #[cfg(test)]
@@ -129,7 +149,7 @@ mod tests {
     #[test]
     fn the_hash_is_fnv1a() {
         // The vector of the draft for 128 bits.
-        assert_eq!(fnv1a([b"a"]), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
-        assert_eq!(fnv1a([b"foo", b"bar"]), 0x343e_1662_793c_64bf_6f0d_3597_ba44_6f18);
+        assert_eq!(fnv1a(OFFSET, b"a"), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
+        assert_eq!(fnv1a(fnv1a(OFFSET, b"foo"), b"bar"), 0x343e_1662_793c_64bf_6f0d_3597_ba44_6f18);
     }
 }

@@ -7,7 +7,7 @@
 //! Every request ends: by its answer, or as [`FlowError`] says. A message goes to another provider if the first certainly did
 //! not handle it; if nobody knows, only if it is idempotent.
 //!
-//! Of the room's files `core/` decides, without sockets, tasks or clocks; `node`, `host`, `hub`, `carry` and `members` carry it out.
+//! Of the room's files `core/` decides, without sockets, tasks or clocks; `node`, `host`, `hub`, `carry` and `source` carry it out.
 
 mod carry;
 mod content;
@@ -17,8 +17,8 @@ mod error;
 mod host;
 mod hub;
 mod key;
-mod members;
 mod node;
+mod source;
 
 pub use self::core::{Preference, RouterCounts, Scope};
 pub use envelope::{ActorRef, Correlation, TraceContext};
@@ -27,3 +27,4 @@ pub use host::{Actor, Context, Failed, Host, HostBuilder, IntoReplies, Replies};
 pub use hub::{Asking, Delivery, Direct, FromReply, Hub, Reply, Request, Sending};
 pub use key::MessageKey;
 pub use node::{DeadLetter, Node, NodeBuilder};
+pub use source::{Route, RouteChange, RouteSource, Routes, StaticList, Views};

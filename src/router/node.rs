@@ -1,5 +1,6 @@
 //! A node: the core behind a lock, and the messenger that carries what it decides.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -7,17 +8,21 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::carry::{Carrier, Parcel};
 use super::content::Content;
 use super::core::{Answer, Core, CoreConfig, Output, Preference, RouterCounts, Scope, Told, Work};
-use super::envelope::{ActorRef, Control, Correlation, Envelope, Failure, FlowHead, ReplyHead, decode};
+use super::envelope::{
+    ActorRef, Control, Correlation, Envelope, Failure, FlowHead, ReplyHead, RouteRecord, decode,
+};
 use super::error::{FlowError, RouteError};
 use super::host::{HostBuilder, Shared};
 use super::hub::Hub;
 use super::key::{KeyId, MessageKey};
+use super::source::{self, Route, RouteChange, RouteSource, Routes, Views};
 use crate::{HandlerError, Kind, MemberId, Messenger, Raw};
 
 /// The router's protocol number.
@@ -34,6 +39,7 @@ type TheCore = Core<Content, Answered>;
 pub struct NodeBuilder {
     config: CoreConfig,
     open: bool,
+    source: Arc<dyn RouteSource>,
     dead: Option<DeadLetters>,
 }
 
@@ -80,7 +86,14 @@ impl NodeBuilder {
         self
     }
 
-    /// The network has no views: who is reached by a contact is a node. All nodes of a network must agree.
+    /// Who knows the nodes and their routes. Default [`Views`].
+    pub fn source(mut self, source: impl RouteSource) -> Self {
+        self.config.exchange = source.exchange();
+        self.source = Arc::new(source);
+        self
+    }
+
+    /// The network has no views: whoever is reached by a contact may be a node. All nodes of a network must agree.
     pub const fn without_views(mut self) -> Self {
         self.open = true;
         self
@@ -100,8 +113,9 @@ impl NodeBuilder {
     pub fn start(self, messenger: &Messenger) -> Result<Node, HandlerError> {
         let kinds = Kinds::new(self.open);
         let id = messenger.id();
+        let core_exchanges = self.config.exchange;
         let mut core = Core::new(id, self.config);
-        core.set_me(messenger.member().joined);
+        core.set_joined(messenger.member().joined);
         let inner = Arc::new_cyclic(|weak| Inner {
             id: Mutex::new(id),
             carrier: Carrier::new(messenger.clone(), weak.clone()),
@@ -110,19 +124,20 @@ impl NodeBuilder {
             core: Mutex::new(core),
             hosts: Mutex::default(),
             watches: Mutex::default(),
-            names: Mutex::default(),
+            names: RwLock::default(),
             next_watch: AtomicU64::new(1),
             next_hub: AtomicU32::new(1),
             timer: Arc::default(),
+            source: (!core_exchanges).then(|| Arc::clone(&self.source)),
             dead: self.dead,
+            gone: CancellationToken::new(),
             closed: AtomicBool::new(false),
         });
         inner.listen()?;
         messenger.spawn(keep_time(Arc::downgrade(&inner), Arc::clone(&inner.timer)));
-        messenger.spawn(super::members::follow_events(Arc::downgrade(&inner), messenger.events()));
-        if !self.open {
-            messenger.spawn(super::members::follow_views(Arc::downgrade(&inner)));
-        }
+        messenger.spawn(source::follow_events(Arc::downgrade(&inner), messenger.events()));
+        let routes = Routes::new(Arc::downgrade(&inner), inner.gone.clone());
+        self.source.start(messenger, routes);
         Ok(Node { inner })
     }
 }
@@ -143,7 +158,7 @@ impl fmt::Debug for Node {
 impl Node {
     /// How a node is to be.
     pub fn builder() -> NodeBuilder {
-        NodeBuilder { config: CoreConfig::default(), open: false, dead: None }
+        NodeBuilder { config: CoreConfig::default(), open: false, source: Arc::new(Views), dead: None }
     }
 
     /// Which node this is: the member id of its messenger. When the messenger becomes another member, so does the node: its
@@ -162,16 +177,6 @@ impl Node {
     #[must_use]
     pub fn hub(&self) -> Hub {
         Hub { inner: Arc::clone(&self.inner), id: self.inner.next_hub.fetch_add(1, Ordering::Relaxed) }
-    }
-
-    /// A member that can be reached without a view: a contact. Needed with [`NodeBuilder::without_views`] only.
-    pub fn add_node(&self, member: MemberId) {
-        self.inner.act(|core, now| core.handle_node_up(now, member));
-    }
-
-    /// It cannot be reached any more. Its routes go, and what it had is looked after.
-    pub fn remove_node(&self, member: MemberId) {
-        self.inner.act(|core, now| core.handle_node_down(now, member));
     }
 
     /// Routes of this node's own hosts: key, host, and who may find it.
@@ -243,18 +248,26 @@ pub(crate) struct Inner {
     pub(crate) carrier: Carrier,
     hosts: Mutex<HashMap<u32, Arc<Shared>>>,
     watches: Mutex<HashMap<u64, watch::Sender<Option<Told>>>>,
-    names: Mutex<BTreeMap<KeyId, MessageKey>>,
+    names: RwLock<BTreeMap<KeyId, MessageKey>>,
     next_watch: AtomicU64,
     next_hub: AtomicU32,
     timer: Arc<Timer>,
+    /// Who is told of changes, if not the other routers.
+    source: Option<Arc<dyn RouteSource>>,
     dead: Option<DeadLetters>,
     closed: AtomicBool,
+    pub(crate) gone: CancellationToken,
 }
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inner").field("id", &self.id()).finish_non_exhaustive()
     }
+}
+
+thread_local! {
+    /// Between the core and what is done; used again, so that a message costs no allocation here.
+    static OUTPUTS: Cell<VecDeque<Output<Content, Answered>>> = const { Cell::new(VecDeque::new()) };
 }
 
 impl Inner {
@@ -270,17 +283,17 @@ impl Inner {
     /// Lets something happen to the core, then does what it wants done.
     pub(crate) fn act<R>(self: &Arc<Self>, happen: impl FnOnce(&mut TheCore, Instant) -> R) -> R {
         let now = self.messenger.now();
-        let (result, outputs, next) = {
+        // What is to be done may make more happen: that takes another one.
+        let mut outputs = OUTPUTS.take();
+        let (result, next) = {
             let mut core = self.core.lock();
             let result = happen(&mut core, now);
-            let mut outputs = VecDeque::new();
-            while let Some(output) = core.poll_output() {
-                outputs.push_back(output);
-            }
-            (result, outputs, core.poll_timeout())
+            core.swap_outputs(&mut outputs);
+            (result, core.poll_timeout())
         };
         self.timer.arm(next);
-        outputs.into_iter().for_each(|output| self.perform(output));
+        outputs.drain(..).for_each(|output| self.perform(output));
+        OUTPUTS.set(outputs);
         result
     }
 
@@ -308,15 +321,24 @@ impl Inner {
             }
             Output::Resolve { token, answer } => drop(token.send(answer)),
             Output::Told { watch, told } => self.told(watch, told),
-            Output::Announce { add, remove } => {
-                let all = self.core.lock().nodes_up();
-                for to in all {
-                    let control = Control::Routes { all: false, add: add.clone(), remove: remove.clone() };
-                    self.carrier.send(self, to, Parcel::control(self.kinds.control, &control));
-                }
-            }
+            Output::Announce { add, remove } => self.announce(add, &remove),
             Output::Dead { envelope, body, why } => self.bury(&envelope, &body, why),
             Output::Settle { node } => self.carrier.settle(self, node, true),
+        }
+    }
+
+    /// This node's routes have changed.
+    fn announce(self: &Arc<Self>, add: Vec<RouteRecord>, remove: &[(KeyId, u32)]) {
+        if let Some(source) = &self.source {
+            let route = |(id, host): &(KeyId, u32)| Some(Route { key: self.name(*id)?, host: *host });
+            let added = add.into_iter().map(|RouteRecord { key, host }| Route { key, host }).collect();
+            return source
+                .announce(RouteChange { added, removed: remove.iter().filter_map(route).collect() });
+        }
+        let all = self.core.lock().nodes_up();
+        let control = Control::Routes { all: false, add, remove: remove.to_vec() };
+        for to in all {
+            self.carrier.send(self, to, Parcel::control(self.kinds.control, &control));
         }
     }
 
@@ -453,14 +475,17 @@ impl Inner {
     // ---- names and errors ----
 
     pub(crate) fn note_name(&self, id: KeyId, key: &MessageKey) {
-        let mut names = self.names.lock();
-        if names.len() < NAMES_MAX && !names.contains_key(&id) {
+        if self.names.read().contains_key(&id) {
+            return;
+        }
+        let mut names = self.names.write();
+        if names.len() < NAMES_MAX {
             names.insert(id, key.clone());
         }
     }
 
     fn name(&self, id: KeyId) -> Option<MessageKey> {
-        let known = self.names.lock().get(&id).cloned();
+        let known = self.names.read().get(&id).cloned();
         known.or_else(|| self.core.lock().table().key(id).cloned())
     }
 
@@ -485,6 +510,7 @@ impl Inner {
         }
         let hosts: Vec<u32> = self.hosts.lock().keys().copied().collect();
         hosts.into_iter().for_each(|host| self.remove_host(host));
+        self.gone.cancel();
         drop(self.act(|core, _| core.close_promises(None)));
         self.watches.lock().clear();
     }
@@ -498,6 +524,7 @@ impl Drop for Inner {
             shared.bell.notify_one();
         }
         self.timer.changed.notify_one();
+        self.gone.cancel();
     }
 }
 

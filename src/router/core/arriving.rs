@@ -19,7 +19,7 @@ impl<B: Body + Clone, T> Core<B, T> {
     // ---- nodes ----
 
     /// This node, once it has joined or become another.
-    pub(crate) fn set_me(&mut self, joined: Option<ViewId>) {
+    pub(crate) fn set_joined(&mut self, joined: Option<ViewId>) {
         self.joined = joined;
     }
 

@@ -115,9 +115,12 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
         let Some(job) = self.jobs.remove(&id) else { return };
         match job.source {
-            Source::Here { lane, watch, .. } => {
+            Source::Here { lane, watch, parent, .. } => {
                 self.tell(watch, Told::Handled);
                 self.give_lane_back(now, lane);
+                if let Some(parent) = parent {
+                    self.placed(now, parent);
+                }
             }
             Source::Elsewhere { from, number, .. } => self.owe(now, from, number),
         }
@@ -127,9 +130,12 @@ impl<B: Body + Clone, T> Core<B, T> {
     pub(super) fn drop_expired(&mut self, now: Instant, job: u64) {
         let Some(job) = self.jobs.remove(&job) else { return };
         match job.source {
-            Source::Here { lane, watch, .. } => {
+            Source::Here { lane, watch, parent, .. } => {
                 self.tell(watch, Told::Failed(Failure::Expired));
                 self.give_lane_back(now, lane);
+                if let Some(parent) = parent {
+                    self.placed(now, parent);
+                }
             }
             Source::Elsewhere { from, number, .. } if self.is_shared(from, number) => {
                 self.owe(now, from, number);

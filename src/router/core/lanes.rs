@@ -1,6 +1,6 @@
 //! How much of what is under way each actor may hold: a window for each of its hosts and each depth of flows.
 //!
-//! What is sent to a host counts until the host is done with it *and* all that came of it has found its own place. So a
+//! What is sent to a host counts until the host is done with it *and* all that came of it is done here, or has left. So a
 //! slow actor holds up those who send to it, and nobody else; and nobody is held up for ever: what waits at one depth waits
 //! for room at the next only, flows end at a depth, and there nothing comes of anything (a structured buffer pool: Merlin
 //! and Schweitzer, Deadlock Avoidance in Store-and-Forward Networks, 1980). Two actors that send each other more than

@@ -7,8 +7,6 @@ mod arriving;
 mod discovery;
 mod ending;
 mod flow;
-#[cfg(test)]
-mod found;
 mod lanes;
 mod promises;
 mod table;
@@ -63,8 +61,9 @@ struct Job {
 
 #[derive(Debug)]
 enum Source {
-    /// It takes a place of a lane here.
-    Here { lane: LaneId, watch: Option<u64>, doubt: Option<MemberId> },
+    /// It takes a place of a lane here. What it came of is not done before it is: if this node dies, all of it is lost
+    /// together, and whoever sent the first of it must know.
+    Here { lane: LaneId, watch: Option<u64>, parent: Option<u64>, doubt: Option<MemberId> },
     /// Another node waits for word of it.
     Elsewhere { from: MemberId, number: u64, bytes: usize },
 }
@@ -170,18 +169,6 @@ impl<B: Body + Clone, T> Core<B, T> {
         Ok(host)
     }
 
-    /// One more key for a host.
-    pub(crate) fn add_route(
-        &mut self,
-        now: Instant,
-        host: u32,
-        key: (MessageKey, Scope),
-    ) -> Result<(), Refused> {
-        self.table.register(host, std::slice::from_ref(&key))?;
-        self.announce_added(now, host, &[key]);
-        Ok(())
-    }
-
     fn announce_added(&mut self, now: Instant, host: u32, keys: &[(MessageKey, Scope)]) {
         let shared = keys.iter().filter(|(_, scope)| *scope == Scope::Network);
         let add: Vec<_> = shared.map(|(key, _)| RouteRecord { key: key.clone(), host }).collect();
@@ -223,9 +210,9 @@ impl<B: Body + Clone, T> Core<B, T> {
         let Work { job, envelope, body, expires } = work;
         let Some(Job { source, .. }) = self.jobs.remove(&job) else { return };
         match source {
-            Source::Here { lane, watch, doubt } => {
+            Source::Here { lane, watch, parent, doubt } => {
                 let next = self.lanes.give_back(lane);
-                let flow = Flow { envelope, body, expires, parent: None, watch, tries: 0, doubt };
+                let flow = Flow { envelope, body, expires, parent, watch, tries: 0, doubt };
                 self.again(now, flow, Some(ActorRef { node: self.me, host }));
                 next.into_iter().for_each(|(flow, to)| self.dispatch(now, flow, to));
             }
@@ -415,13 +402,10 @@ impl<B: Body + Clone, T> Core<B, T> {
             next.into_iter().for_each(|(flow, to)| self.dispatch(now, flow, to));
             return;
         }
-        let job = self.job(Source::Here { lane, watch, doubt });
+        let job = self.job(Source::Here { lane, watch, parent, doubt });
         self.tell(watch, Told::Placed);
         self.tell(watch, Told::Accepted);
         self.enqueue(to.host, Work { job, envelope, body, expires });
-        if let Some(parent) = parent {
-            self.placed(now, parent);
-        }
     }
 
     fn enqueue(&mut self, host: u32, mut work: Work<B>) {
@@ -508,8 +492,15 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     // ---- what is to be done ----
 
+    #[cfg(test)]
     pub(crate) fn poll_output(&mut self) -> Option<Output<B, T>> {
         self.outputs.pop_front()
+    }
+
+    /// All of them, for an empty one.
+    pub(crate) fn swap_outputs(&mut self, empty: &mut VecDeque<Output<B, T>>) {
+        debug_assert!(empty.is_empty());
+        std::mem::swap(&mut self.outputs, empty);
     }
 
     /// When [`Core::handle_timeout`] is to be called.
