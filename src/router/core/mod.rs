@@ -222,7 +222,10 @@ impl<B: Body + Clone, T> Core<B, T> {
                     // Others here may have handled it.
                     return self.owe(now, from, number);
                 }
-                self.control(from, Control::Returned { number, why: Returned::NotHere });
+                // To all hosts here: there may be another by now, which others know of.
+                let to_all = matches!(envelope.to, Distribution::Actor(ActorRef { host: 0, .. }));
+                let why = if to_all { Returned::Busy } else { Returned::NotHere };
+                self.control(from, Control::Returned { number, why });
             }
         }
     }

@@ -69,7 +69,6 @@ pub(in crate::testing) struct Flow {
     pub(in crate::testing) tag: u64,
     /// Types that answer it.
     pub(in crate::testing) keys: Vec<u8>,
-    pub(in crate::testing) began: Instant,
     pub(in crate::testing) until: Instant,
     pub(in crate::testing) ended: Option<Ended>,
     /// Handlers that one of its messages went through.

@@ -53,7 +53,7 @@ impl World {
             0..45 => {}
             45..47 => self.change_hosts(process),
             // More than a window holds.
-            47 => {
+            47 if self.flow_chance.u8(..3) == 0 => {
                 let kind = self.flow_chance.u8(..STEPS);
                 (0..300).for_each(|_| self.begin_flow(process, Some(kind)));
             }
@@ -156,14 +156,13 @@ impl World {
             handled: Vec::new(),
             ended: 0,
         };
-        let (began, until) = (self.facts.now, self.facts.now + time);
+        let until = self.facts.now + time;
         let facts = Flow {
             process: id,
             by: me,
             way,
             tag,
             keys,
-            began,
             until,
             ended: None,
             depth: 0,

@@ -163,3 +163,17 @@ fn an_answer_whose_caller_was_not_known_goes_when_it_is_by_then() {
     net.pass(Duration::from_millis(100));
     assert_eq!((net.count("reply"), net.side(2).core.held.len()), (1, 0));
 }
+
+#[test]
+fn a_copy_for_a_host_that_stops_does_not_make_others_forget_the_next_one() {
+    let mut net = Net::of(2);
+    let all = key("all");
+    let old = net.host(2, &[all.clone()]);
+    net.submit(1, to_all(order(&all, 1)));
+    net.settle();
+    let new = net.host(2, &[all.clone()]);
+    net.act(2, |core, now| core.remove_host(now, old));
+    net.pass(Duration::from_millis(50));
+    assert!(net.side(1).core.table().has(actor(2, new), all.id()));
+    assert!(net.work(2, new).is_some(), "and it gets what the other did not begin");
+}
