@@ -126,12 +126,17 @@ impl Carrier {
 
     /// Finds out what became of what this node has. `departed`: it does not come back, so of what it took nobody knows.
     pub(crate) fn settle(&self, inner: &Arc<Inner>, node: MemberId, departed: bool) {
-        let receipts: HashMap<u64, Receipt> = {
-            let way = self.way(node);
-            let way = way.lock();
-            way.receipts.iter().cloned().collect()
-        };
+        let way = self.way(node);
+        let held = way.lock();
+        let receipts: HashMap<u64, Receipt> = held.receipts.iter().cloned().collect();
         let (weak, mut numbers) = (Arc::downgrade(inner), inner.sent_to(node));
+        // Of what waits the pump tells.
+        let waiting = |number: &u64| {
+            held.waiting.iter().any(|parcel| matches!(parcel.what, What::Flow(other) if other == *number))
+        };
+        numbers.retain(|number| receipts.contains_key(number) || !waiting(number));
+        let pumping = held.pumping;
+        drop(held);
         if !departed {
             // What arrived by it, and is not said to be done: nobody knows whether that was said and lost with it.
             numbers.retain(|number| receipts.get(number).is_some_and(|receipt| receipt.now().is_some()));
@@ -141,7 +146,7 @@ impl Carrier {
                 let lost = match receipts.get(&number) {
                     // The messenger has dropped its session with it: each ends.
                     Some(receipt) => receipt.acked().await.err(),
-                    None => continue,
+                    None => None,
                 };
                 let Some(inner) = weak.upgrade() else { return };
                 // It arrived, and nobody knows whether it was handled.
@@ -149,7 +154,7 @@ impl Carrier {
                 inner.act(|core, now| core.handle_lost(now, node, number, lost));
             }
         });
-        if departed {
+        if departed && !pumping {
             self.ways.write().remove(&node);
         }
     }
@@ -205,5 +210,9 @@ async fn pump(inner: Weak<Inner>, messenger: Messenger, to: MemberId, way: Arc<M
             parcel
         };
         went(&inner, to, parcel, sent.map(drop));
+        if !inner.is_up(to) {
+            // It went though the node is gone: what became of it is to be found out as well.
+            inner.carrier.settle(&inner, to, true);
+        }
     }
 }

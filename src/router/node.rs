@@ -437,6 +437,10 @@ impl Inner {
         self.core.lock().sent_to(node)
     }
 
+    pub(crate) fn is_up(&self, node: MemberId) -> bool {
+        self.core.lock().is_up(node)
+    }
+
     pub(crate) fn first_sent_to(&self, node: MemberId) -> Option<u64> {
         self.core.lock().first_sent_to(node)
     }

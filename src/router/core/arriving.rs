@@ -79,10 +79,14 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     /// Answers that waited for their caller.
     pub(super) fn release(&mut self, now: Instant, id: MemberId) {
-        let held = self.held.remove(&id).unwrap_or_default();
-        for Held { until, head, body, job } in held.into_iter().filter(|held| held.until > now) {
-            let left_ms = millis(until.saturating_duration_since(now));
-            self.outputs.push_back(Output::Reply { to: id, head: ReplyHead { left_ms, ..head }, body, job });
+        for Held { until, head, body, job } in self.held.remove(&id).unwrap_or_default() {
+            if until > now {
+                let left_ms = millis(until.saturating_duration_since(now));
+                let head = ReplyHead { left_ms, ..head };
+                self.outputs.push_back(Output::Reply { to: id, head, body, job });
+            } else if let Some(job) = job {
+                self.placed(now, job);
+            }
         }
     }
 
@@ -122,6 +126,10 @@ impl<B: Body + Clone, T> Core<B, T> {
         let Some(Sent { lane, flow }) = self.take_sent(to, number) else { return };
         self.give_lane_back(now, lane);
         self.end(now, flow, Failure::Handler(why));
+    }
+
+    pub(crate) fn is_up(&self, id: MemberId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.up)
     }
 
     /// Nodes that may be sent to.

@@ -14,11 +14,12 @@ pub(super) struct FlowsTruth;
 
 /// Whether this error says that the flow's first message was not handled.
 fn says_not_handled(error: &FlowError, way: Way, first: u8) -> bool {
+    let asks = matches!(way, Way::Request | Way::Dropped);
     match error {
-        FlowError::Full | FlowError::Encode(_) => way != Way::Request,
+        FlowError::Full | FlowError::Encode(_) => !asks,
         // Of a request it may be said of a message that came of the first.
         FlowError::Unroutable(key) => {
-            way != Way::Request || key.split('@').next() == Some(&format!("{}/1", kind(first).name()))
+            !asks || key.split('@').next() == Some(&format!("{}/1", kind(first).name()))
         }
         _ => false,
     }
@@ -33,7 +34,7 @@ impl FlowsTruth {
         match ended {
             Ended::Handled if first.ended == 0 => lie("nobody has handled it"),
             Ended::Failed(FlowError::Deadline) if facts.now + ROUNDED < flow.until => lie("it was early"),
-            Ended::Failed(FlowError::Handler(text)) if flow.way == Way::Request => {
+            Ended::Failed(FlowError::Handler(text)) if matches!(flow.way, Way::Request | Way::Dropped) => {
                 let told = flow.failures.iter().any(|failure| text.ends_with(failure.as_str()));
                 if told { Ok(()) } else { lie("no handler said so") }
             }

@@ -177,3 +177,20 @@ fn a_copy_for_a_host_that_stops_does_not_make_others_forget_the_next_one() {
     assert!(net.side(1).core.table().has(actor(2, new), all.id()));
     assert!(net.work(2, new).is_some(), "and it gets what the other did not begin");
 }
+
+#[test]
+fn an_answer_whose_caller_comes_too_late_keeps_no_place() {
+    let mut net = Net::of(2);
+    let (ask, answer) = (key("ask"), key("answer"));
+    let host = net.host(2, &[ask.clone()]);
+    let time_to_live = Duration::from_millis(30);
+    net.request(1, 1, 10, &[&answer], Order { time_to_live, ..order(&ask, 1) });
+    net.settle();
+    let work = net.work(2, host).unwrap();
+    let caller = net.sides.remove(&member(1)).unwrap();
+    net.handled(2, &work, Ok(vec![product(&answer, 2)]));
+    net.sides.insert(member(1), caller);
+    net.now += Duration::from_millis(40);
+    net.act(2, |core, now| core.handle_node_up(now, member(1)));
+    assert_eq!(net.side(2).core.open(), (0, 0, 0));
+}
