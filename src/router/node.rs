@@ -512,11 +512,13 @@ impl Inner {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let hosts: Vec<u32> = self.hosts.lock().keys().copied().collect();
+        let hosts: std::collections::BTreeSet<u32> = self.hosts.lock().keys().copied().collect();
         hosts.into_iter().for_each(|host| self.remove_host(host));
         self.gone.cancel();
         drop(self.act(|core, _| core.close_promises(None)));
-        self.watches.lock().clear();
+        // In their order, so that a seed replays.
+        let watches: BTreeMap<u64, _> = self.watches.lock().drain().collect();
+        drop(watches);
     }
 }
 

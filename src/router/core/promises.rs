@@ -84,8 +84,10 @@ impl<T> Promises<T> {
     /// All of one hub, or all there are.
     pub(crate) fn drain(&mut self, hub: Option<u32>) -> Vec<T> {
         let fits = |promise: &Promise<T>| hub.is_none_or(|hub| hub == promise.hub);
-        let ids: Vec<u64> =
+        let mut ids: Vec<u64> =
             self.open.iter().filter(|(_, promise)| fits(promise)).map(|(id, _)| *id).collect();
+        // In their order, so that a seed replays.
+        ids.sort_unstable();
         ids.into_iter().filter_map(|id| self.close(id)).collect()
     }
 
