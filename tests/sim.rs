@@ -26,6 +26,9 @@ fn the_last_line_of_json_sums_up_the_seeds() {
     assert!(sum["messages"].as_u64().unwrap() >= 4_000, "{sum}");
     assert!(sum["faults"].as_object().unwrap().len() > 10, "{sum}");
     assert!(sum["wall_seconds"].is_f64(), "{sum}");
+    let routers = &sum["routers"];
+    assert!(routers["worlds"].as_u64().unwrap() >= 1 && routers["flows"].as_u64().unwrap() > 100, "{sum}");
+    assert_eq!((&routers["hung"], &routers["misdelivered"]), (&0.into(), &0.into()), "{sum}");
 }
 
 #[test]

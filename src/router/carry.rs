@@ -130,16 +130,20 @@ impl Carrier {
 
     /// Finds out what became of what this node has. `departed`: it does not come back, so of what it took nobody knows.
     pub(crate) fn settle(&self, inner: &Arc<Inner>, node: MemberId, departed: bool) {
-        let receipts: HashMap<u64, Receipt> = {
-            let way = self.way(node);
-            let way = way.lock();
-            way.receipts.iter().cloned().collect()
-        };
+        let way = self.way(node);
+        let held = way.lock();
+        let receipts: HashMap<u64, Receipt> = held.receipts.iter().cloned().collect();
         let (weak, mut numbers) = (Arc::downgrade(inner), inner.sent_to(node));
+        // Of what waits the pump tells.
+        let waiting = |number: &u64| {
+            held.waiting.iter().any(|parcel| matches!(parcel.what, What::Flow(other) if other == *number))
+        };
+        numbers.retain(|number| receipts.contains_key(number) || !waiting(number));
+        let pumping = held.pumping;
+        drop(held);
         if !departed {
-            numbers.retain(|number| {
-                receipts.get(number).is_some_and(|receipt| matches!(receipt.now(), Some(Err(_))))
-            });
+            // What arrived by it, and is not said to be done: nobody knows whether that was said and lost with it.
+            numbers.retain(|number| receipts.get(number).is_some_and(|receipt| receipt.now().is_some()));
         }
         let waits_until = tokio::time::Instant::from_std(self.messenger.now() + SETTLING);
         self.messenger.spawn(async move {
@@ -148,7 +152,7 @@ impl Carrier {
                     Some(receipt) => {
                         tokio::time::timeout_at(waits_until, receipt.acked()).await.map_or(None, Result::err)
                     }
-                    None => continue,
+                    None => None,
                 };
                 let Some(inner) = weak.upgrade() else { return };
                 // It arrived, or may yet, and nobody knows whether it was handled.
@@ -156,7 +160,7 @@ impl Carrier {
                 inner.act(|core, now| core.handle_lost(now, node, number, lost));
             }
         });
-        if departed {
+        if departed && !pumping {
             self.ways.write().remove(&node);
         }
     }
@@ -212,5 +216,9 @@ async fn pump(inner: Weak<Inner>, messenger: Messenger, to: MemberId, way: Arc<M
             parcel
         };
         went(&inner, to, parcel, sent.map(drop));
+        if !inner.is_up(to) {
+            // It went though the node is gone: what became of it is to be found out as well.
+            inner.carrier.settle(&inner, to, true);
+        }
     }
 }

@@ -61,7 +61,14 @@ impl Content {
         let read = |bytes: &Bytes| postcard::from_bytes(bytes).map_err(|error| error.to_string());
         let held = match self {
             Self::Bytes(bytes) => return read(bytes),
-            Self::Value(held, _) => std::mem::replace(&mut held.lock().0, Held::Taken),
+            Self::Value(held, _) => {
+                let mut held = held.lock();
+                match &held.0 {
+                    // Encoded: others can read it as well.
+                    Held::Bytes(bytes) => Held::Bytes(bytes.clone()),
+                    Held::Value(_) | Held::Taken => std::mem::replace(&mut held.0, Held::Taken),
+                }
+            }
         };
         match held {
             Held::Value(value) => {

@@ -133,6 +133,8 @@ pub(crate) enum Returned {
     NotHere,
     /// No room.
     Busy,
+    /// Its time was over before a handler began it.
+    Expired,
 }
 
 /// A route that a node tells of.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::content::Content;
+use super::content::{self, Content};
 use super::core::{Product, Scope, Work};
 use super::envelope::{ActorRef, Correlation, Distribution, Envelope, TraceContext};
 use super::error::RouteError;
@@ -87,8 +87,12 @@ impl Replies {
 
     /// One more, to all who handle it. It carries no callback point.
     #[must_use]
-    pub fn and_broadcast<M: Message>(self, message: M) -> Self {
-        self.and_to(id_of::<M>(), message, Distribution::Broadcast)
+    pub fn and_broadcast<M: Message>(mut self, message: M) -> Self {
+        let (key, to) = (id_of::<M>(), Distribution::Broadcast);
+        // Each of them reads it. What cannot be encoded says so where it is read.
+        let body = content::encode(&message).map_or_else(|_| Content::value(message), Content::Bytes);
+        self.0.push(Product { key, body, to, affinity: None, idempotent: false });
+        self
     }
 
     fn and_to<M: Message>(mut self, key: KeyId, message: M, to: Distribution) -> Self {
@@ -380,7 +384,7 @@ async fn work(inner: std::sync::Weak<Inner>, shared: Arc<Shared>, host: u32) {
         let from = node.messenger.now();
         let Work { job, envelope, body, expires } = work;
         let envelope = Arc::new(envelope);
-        let here = ActorRef { node: node.id, host };
+        let here = ActorRef { node: node.id(), host };
         let hub = node.hub_of_actors();
         drop(node);
         let context = Context { envelope: Arc::clone(&envelope), hub, here, expires };

@@ -117,7 +117,7 @@ impl NodeBuilder {
         let mut core = Core::new(id, self.config);
         core.set_joined(messenger.member().joined);
         let inner = Arc::new_cyclic(|weak| Inner {
-            id,
+            id: Mutex::new(id),
             carrier: Carrier::new(messenger.clone(), weak.clone()),
             messenger: messenger.clone(),
             kinds,
@@ -151,7 +151,7 @@ pub struct Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("id", &self.inner.id).finish_non_exhaustive()
+        f.debug_struct("Node").field("id", &self.inner.id()).finish_non_exhaustive()
     }
 }
 
@@ -161,10 +161,11 @@ impl Node {
         NodeBuilder { config: CoreConfig::default(), open: false, source: Arc::new(Views), dead: None }
     }
 
-    /// Which node this is: the member id of its messenger.
+    /// Which node this is: the member id of its messenger. When the messenger becomes another member, so does the node: its
+    /// hosts stay, and its requests end as [`FlowError::Departed`].
     #[must_use]
     pub fn id(&self) -> MemberId {
-        self.inner.id
+        self.inner.id()
     }
 
     /// A host for actors, to be filled and started.
@@ -203,6 +204,12 @@ impl Node {
         self.inner.core.lock().open()
     }
 
+    /// Places of windows that are taken by what is under way.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn under_way(&self) -> usize {
+        self.inner.core.lock().under_way()
+    }
+
     /// Ends it: hosts take nothing more, promises end as [`FlowError::Closed`]. The messenger stays.
     pub fn close(&self) {
         self.inner.close();
@@ -233,7 +240,8 @@ impl Kinds {
 
 /// See the module's text.
 pub(crate) struct Inner {
-    pub(crate) id: MemberId,
+    /// Of the messenger, as the core knows it.
+    id: Mutex<MemberId>,
     pub(crate) messenger: Messenger,
     pub(crate) kinds: Kinds,
     core: Mutex<TheCore>,
@@ -253,7 +261,7 @@ pub(crate) struct Inner {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Inner").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
@@ -263,6 +271,15 @@ thread_local! {
 }
 
 impl Inner {
+    pub(crate) fn id(&self) -> MemberId {
+        *self.id.lock()
+    }
+
+    /// Whether the messenger is another member than it was.
+    pub(crate) fn reborn(&self, me: MemberId) -> bool {
+        std::mem::replace(&mut *self.id.lock(), me) != me
+    }
+
     /// Lets something happen to the core, then does what it wants done.
     pub(crate) fn act<R>(self: &Arc<Self>, happen: impl FnOnce(&mut TheCore, Instant) -> R) -> R {
         let now = self.messenger.now();
@@ -420,6 +437,10 @@ impl Inner {
         self.core.lock().sent_to(node)
     }
 
+    pub(crate) fn is_up(&self, node: MemberId) -> bool {
+        self.core.lock().is_up(node)
+    }
+
     pub(crate) fn first_sent_to(&self, node: MemberId) -> Option<u64> {
         self.core.lock().first_sent_to(node)
     }
@@ -491,11 +512,13 @@ impl Inner {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let hosts: Vec<u32> = self.hosts.lock().keys().copied().collect();
+        let hosts: std::collections::BTreeSet<u32> = self.hosts.lock().keys().copied().collect();
         hosts.into_iter().for_each(|host| self.remove_host(host));
         self.gone.cancel();
         drop(self.act(|core, _| core.close_promises(None)));
-        self.watches.lock().clear();
+        // In their order, so that a seed replays.
+        let watches: BTreeMap<u64, _> = self.watches.lock().drain().collect();
+        drop(watches);
     }
 }
 
@@ -530,8 +553,21 @@ impl Timer {
     }
 }
 
+/// Closes the node when it is dropped.
+struct CloseAtEnd(Weak<Inner>);
+
+impl Drop for CloseAtEnd {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.close();
+        }
+    }
+}
+
 /// Calls the core when it wants to be called. Keeps nothing of the node while it waits.
 async fn keep_time(inner: Weak<Inner>, timer: Arc<Timer>) {
+    // Ends with the messenger: nobody would wake who waits.
+    let _end = CloseAtEnd(inner.clone());
     loop {
         let at = *timer.at.lock();
         let changed = timer.changed.notified();

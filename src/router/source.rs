@@ -121,8 +121,13 @@ async fn follow_views(routes: Routes) {
         seen = view.as_ref().map(|view| view.id());
         let there: BTreeSet<MemberId> =
             view.iter().flat_map(|view| view.members()).map(|member| member.id).collect();
-        let joined = inner.messenger.member().joined;
+        let (me, joined) = (inner.messenger.id(), inner.messenger.member().joined);
+        let reborn = inner.reborn(me);
         inner.act(|core, now| {
+            if reborn {
+                core.handle_reborn(now, me);
+                known.clear();
+            }
             core.set_joined(joined);
             known.difference(&there).for_each(|gone| core.handle_node_down(now, *gone));
             there.difference(&known).for_each(|new| core.handle_node_up(now, *new));
@@ -212,7 +217,10 @@ pub(crate) async fn follow_events(inner: Weak<Inner>, mut events: Events) {
     while let Some(event) = events.next().await {
         let Some(inner) = inner.upgrade() else { return };
         match event {
-            PeerEvent::SessionLost { peer } => inner.carrier.settle(&inner, peer, false),
+            PeerEvent::SessionLost { peer } => {
+                inner.carrier.settle(&inner, peer, false);
+                inner.act(|core, _| core.handle_session_lost(peer));
+            }
             PeerEvent::Left { peer }
             | PeerEvent::Replaced { old: peer, .. }
             | PeerEvent::Expelled { by: peer } => {

@@ -9,6 +9,7 @@ use super::faults::Fault;
 use super::ledger::{Ending, Ledger, Tag};
 use super::net::{Network, ProcessId};
 use super::plan::Plan;
+use super::routers::{Book, Told};
 use crate::member::MemberId;
 use crate::{PeerEvent, Stats, ViewId};
 
@@ -91,6 +92,8 @@ pub(super) enum Event {
     Last {
         tags: Vec<Tag>,
     },
+    /// Of flows and routers.
+    Flow(Told),
     /// All processes have closed.
     Closed {
         tasks: usize,
@@ -141,6 +144,7 @@ pub(super) struct Facts {
     pub(super) now: Instant,
     pub(super) network: Arc<Network>,
     pub(super) ledger: Ledger,
+    pub(super) book: Book,
     pub(super) processes: Vec<ProcessFacts>,
     /// Bits were bent on the way.
     pub(super) bent: bool,

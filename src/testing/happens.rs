@@ -60,6 +60,7 @@ impl World {
             contacted: Default::default(),
             prompt: true,
         });
+        self.begin_router(id);
         self.observe(Event::Began { process: id });
         let at = self.facts.now + self.millis(50, 2_500);
         self.later.add(at, Later::Join(id, me));
@@ -67,6 +68,7 @@ impl World {
 
     /// A process is no more.
     pub(super) fn end(&mut self, id: ProcessId, silently: bool) {
+        self.count_router(id);
         let Some(process) = self.processes.get_mut(id.0).and_then(Option::take) else { return };
         process.host.gate_of().kill();
         self.facts.network.kill(id, silently);

@@ -9,6 +9,7 @@ mod breaks;
 mod coverage;
 mod facts;
 mod faults;
+mod figures;
 mod happens;
 mod invariants;
 mod later;
@@ -17,6 +18,7 @@ mod net;
 mod plan;
 mod pour;
 mod process;
+mod routers;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -68,11 +70,15 @@ pub struct Outcome {
     pub byte_streams: u64,
     /// Byte streams that were accepted and came to their end, in order or with an error.
     pub byte_streams_ended: u64,
+    /// What became of flows, if there were routers.
+    pub routers: Routers,
     /// The same whenever the seed is run.
     pub digest: u64,
     /// The first guarantee that did not hold.
     pub violation: Option<Violation>,
 }
+
+pub use figures::Routers;
 
 /// What became of many.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +102,8 @@ pub struct Report {
     pub cut: u64,
     /// Byte streams that were opened, and those that were accepted and came to their end.
     pub byte_streams: (u64, u64),
+    /// What became of flows.
+    pub routers: Routers,
     /// Faults by states.
     pub coverage: Coverage,
     /// Seeds in which a guarantee did not hold, in their order.
@@ -122,6 +130,7 @@ impl Report {
         for (fault, count) in &outcome.faults {
             *self.faults.entry(fault.clone()).or_default() += count;
         }
+        self.routers.add(&outcome.routers);
         self.coverage.add(coverage);
         if outcome.violation.is_some() {
             self.violations.push(outcome);

@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) faults: u32,
     /// How far apart members hear of views, at most.
     pub(super) stagger: Duration,
+    /// Each process runs a router.
+    pub(super) routers: bool,
 }
 
 impl Plan {
@@ -79,6 +81,7 @@ impl Plan {
             pause: millis(chance.u64(30..=60)),
             faults: chance.u32(4..=14),
             stagger: millis([200, 1500, 4000][pick(chance)]),
+            routers: false,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::net::{Host, Network, ProcessId};
 use super::plan::Plan;
+use super::routers::{Router, Told};
 use crate::driver::clock;
 use crate::member::MemberId;
 use crate::{Contact, Kind, Message, Messenger, PeerEvent, Request, StartError};
@@ -66,19 +68,30 @@ pub(super) enum Note {
         process: ProcessId,
         in_order: bool,
     },
+    /// Of a flow.
+    Flow(Told),
 }
 
 /// See [`Note`].
 #[derive(Debug, Default)]
-pub(super) struct Notes(Mutex<Vec<(Instant, Note)>>);
+pub(super) struct Notes {
+    notes: Mutex<Vec<(Instant, Note)>>,
+    /// Numbers of flows and their messages.
+    next: AtomicU64,
+}
 
 impl Notes {
     pub(super) fn add(&self, note: Note) {
-        self.0.lock().push((clock::now(), note));
+        self.notes.lock().push((clock::now(), note));
     }
 
     pub(super) fn take(&self) -> Vec<(Instant, Note)> {
-        std::mem::take(&mut *self.0.lock())
+        std::mem::take(&mut *self.notes.lock())
+    }
+
+    /// One that nothing else has.
+    pub(super) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -103,7 +116,7 @@ impl Handlers {
         self.changed.notify_waiters();
     }
 
-    async fn handle(&self) {
+    pub(super) async fn handle(&self) {
         loop {
             let changed = self.changed.notified();
             let manner = *self.manner.lock();
@@ -124,6 +137,7 @@ pub(super) struct Process {
     pub(super) host: Arc<Host>,
     pub(super) handlers: Arc<Handlers>,
     pub(super) contacts: Arc<Mutex<Vec<Contact>>>,
+    pub(super) router: Option<Router>,
 }
 
 impl Process {
@@ -142,7 +156,7 @@ impl Process {
         let builder = builder.timeouts(plan.timeouts).limits(plan.limits);
         let messenger = builder.start_in(|_| net).await?;
         let handlers = Arc::new(Handlers { manner: Mutex::new(Manner::Prompt), changed: Notify::new() });
-        let process = Self { id, messenger, host, handlers, contacts: Arc::default() };
+        let process = Self { id, messenger, host, handlers, contacts: Arc::default(), router: None };
         process.handle(notes);
         process.drink(notes);
         Ok(process)

@@ -49,6 +49,7 @@ impl Trace {
             Event::Fault(fault) => (6, *fault as u64),
             Event::WaitEnded { wait } => (7, *wait),
             Event::Drunk { process } => (9, process.0 as u64),
+            Event::Flow(told) => (10, told.number()),
             _ => (8, 0),
         };
         self.mix(kind << 56 ^ number);

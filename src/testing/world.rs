@@ -13,6 +13,7 @@ use super::ledger::{self, Ledger, Tag};
 use super::net::{Network, ProcessId};
 use super::plan::{CALM, CHAOS, LEAST, MESSAGES_MIN, Plan};
 use super::process::{Manner, Note, Notes, Process};
+use super::routers::Book;
 use super::trace::Trace;
 use super::views::Oracle;
 use super::{Outcome, Violation};
@@ -23,11 +24,16 @@ use crate::member::Views;
 const LOOK: Duration = Duration::from_millis(250);
 /// The last messages, from each to each, have so long.
 const LAST: Duration = Duration::from_secs(20);
+/// Of worlds with views, one in so many has routers.
+const ROUTERS: u8 = 3;
+const FLOWS: u64 = 0x666c_6f77_7321;
 
 /// See the module's text.
 pub(super) struct World {
     pub(super) facts: Facts,
     pub(super) chance: fastrand::Rng,
+    /// Of routers and flows, so that worlds without them are what they were.
+    pub(super) flow_chance: fastrand::Rng,
     pub(super) processes: Vec<Option<Process>>,
     pub(super) later: Queue,
     pub(super) oracle: Oracle,
@@ -35,6 +41,8 @@ pub(super) struct World {
     pub(super) waits: u64,
     /// Nothing fails any more.
     pub(super) is_calm: bool,
+    /// All messengers have closed.
+    pub(super) is_over: bool,
     pub(super) outcome: Outcome,
     pub(super) coverage: Coverage,
     invariants: Vec<Box<dyn Invariant>>,
@@ -47,6 +55,7 @@ pub(super) struct World {
 pub(super) async fn run(seed: u64, trace: Trace) -> (Outcome, Coverage, Trace) {
     let mut world = World::new(seed, trace);
     world.live().await;
+    world.outcome.routers.hung = world.facts.book.open.len() as u64;
     world.outcome.virtual_time = world.facts.time();
     world.outcome.members = world.facts.processes.len();
     world.outcome.messages = world.facts.ledger.len() as u64;
@@ -57,7 +66,9 @@ pub(super) async fn run(seed: u64, trace: Trace) -> (Outcome, Coverage, Trace) {
 impl World {
     fn new(seed: u64, trace: Trace) -> Self {
         let mut chance = fastrand::Rng::with_seed(seed);
-        let plan = Plan::of(&mut chance);
+        let mut flow_chance = fastrand::Rng::with_seed(seed ^ FLOWS);
+        let mut plan = Plan::of(&mut chance);
+        plan.routers = plan.views != Views::None && flow_chance.u8(..ROUTERS) == 0;
         let network = Network::new(chance.u64(..), plan.weather);
         let now = clock::now();
         let oracle = Oracle::new(plan.views, plan.stagger);
@@ -67,6 +78,7 @@ impl World {
             now,
             network,
             ledger: Ledger::default(),
+            book: Book::default(),
             processes: Vec::new(),
             bent: false,
             jumped: now,
@@ -75,12 +87,14 @@ impl World {
         Self {
             facts,
             chance,
+            flow_chance,
             processes: Vec::new(),
             later: Queue::default(),
             oracle,
             notes: Arc::default(),
             waits: 0,
             is_calm: false,
+            is_over: false,
             outcome: Outcome { seed, ..Outcome::default() },
             coverage: Coverage::default(),
             invariants: invariants::all(),
@@ -104,6 +118,7 @@ impl World {
             let until = self.facts.now + Duration::from_micros(self.chance.u64(..=2 * pause));
             self.pass(until).await;
             self.act().await;
+            self.act_routers();
         }
         self.calm_down().await;
         if self.goes_on() {
@@ -156,6 +171,11 @@ impl World {
                 }
                 Note::Wrong { process, wrong } => {
                     self.violated("byte streams are as they were poured", format!("P{}: {wrong}", process.0));
+                }
+                Note::Flow(told) => {
+                    self.count_flow(&told);
+                    self.facts.book.note(&told);
+                    self.observe(Event::Flow(told));
                 }
                 Note::WaitEnded { wait, wrong } => {
                     self.observe(Event::WaitEnded { wait });
@@ -257,12 +277,13 @@ impl World {
             }
         }
         self.observe(Event::Rest);
+        self.look_at_routers();
     }
 
     fn is_at_rest(&self) -> bool {
         let settled = self.facts.plan.views == Views::None
             || self.facts.running().all(|(_, facts)| facts.view.len() == self.oracle.len());
-        self.later.is_empty() && self.facts.ledger.pending().is_empty() && settled
+        self.later.is_empty() && self.facts.ledger.pending().is_empty() && settled && self.routers_rest()
     }
 
     /// From each to each whom it knows.
@@ -290,6 +311,7 @@ impl World {
 
     /// All leave or close, and nothing is left.
     async fn close(&mut self) {
+        self.last_flows();
         let mut ends = Vec::new();
         for process in self.processes.iter().flatten() {
             process.contacts.lock().clear();
@@ -304,9 +326,11 @@ impl World {
         for end in ends {
             let _joined = end.await;
         }
-        // Last words have a second.
+        // Last words have a second, and so have flows that no messenger carries any more.
         tokio::time::sleep(Duration::from_secs(2)).await;
         self.drain();
+        self.is_over = true;
+        self.look_at_last_flows();
         let tasks = self.processes.iter().flatten().map(Process::tasks).sum();
         let (bent, cut) = self.facts.network.late_faults();
         self.outcome.bent = bent;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use karere::testing::{self, Coverage, Outcome, Report};
+use karere::testing::{self, Coverage, Outcome, Report, Routers};
 use serde_json::{Value, json};
 
 use crate::output::{self, Failure};
@@ -108,11 +108,30 @@ fn summary(report: &Report) -> Value {
         "members": report.members,
         "faults": report.faults,
         "byte_streams": {"opened": report.byte_streams.0, "ended": report.byte_streams.1},
+        "routers": routers(&report.routers),
         "bent": report.bent,
         "cut": report.cut,
         "least": {"members": report.least.0, "messages": report.least.1, "virtual_seconds": report.least.2.as_secs_f64()},
         "wall_seconds": report.wall.as_secs_f64(),
         "failed": named,
+    })
+}
+
+fn routers(routers: &Routers) -> Value {
+    json!({
+        "worlds": routers.worlds,
+        "flows": routers.flows,
+        "outcomes": routers.outcomes,
+        "crashed": routers.crashed,
+        "hung": routers.hung,
+        "misdelivered": routers.misdelivered,
+        "handled": routers.handled,
+        "forwarded": routers.forwarded,
+        "returned": routers.returned,
+        "rerouted": routers.rerouted,
+        "dead": routers.dead,
+        "late": routers.late,
+        "discoveries": routers.discoveries,
     })
 }
 
@@ -129,6 +148,19 @@ fn print_report(report: &Report) {
     );
     let (members, messages, time) = report.least;
     println!("byte streams: {} opened, {} accepted and ended", report.byte_streams.0, report.byte_streams.1);
+    let routers = &report.routers;
+    let outcomes: Vec<_> = routers.outcomes.iter().map(|(ended, count)| format!("{ended} {count}")).collect();
+    println!(
+        "routers in {} worlds: {} flows, {} messages handled, {} rerouted; {}; crashed with their process {}, hung {}, misdelivered {}",
+        routers.worlds,
+        routers.flows,
+        routers.handled,
+        routers.rerouted,
+        outcomes.join(", "),
+        routers.crashed,
+        routers.hung,
+        routers.misdelivered,
+    );
     println!("the smallest: {members} processes, {messages} messages, {:.0} virtual s", time.as_secs_f64());
     let faults: Vec<_> = report.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
     println!("faults: {}; bent on the way {}, cut on the way {}", faults.join(", "), report.bent, report.cut);

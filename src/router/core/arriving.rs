@@ -6,12 +6,14 @@ use super::super::envelope::{
     ActorRef, Body, Control, Distribution, Failure, FlowHead, ReplyHead, Returned, RouteRecord,
 };
 use super::super::key::KeyId;
-use super::{Answer, BUSY, Core, DONE_DELAY, DONE_MANY, Held, Node, Output, Sent, Source, Told, Work};
+use super::{Answer, BUSY, Core, DONE_DELAY, DONE_MANY, Flow, Held, Node, Output, Sent, Source, Told, Work};
 use crate::{Lost, MemberId, ViewId};
 
 /// Callers that are waited for, and answers for one of them.
 const HELD_CALLERS_MAX: usize = 1024;
 const HELD_MAX: usize = 1024;
+/// Members that this node was, and remembers.
+const WAS_MAX: usize = 64;
 
 impl<B: Body + Clone, T> Core<B, T> {
     // ---- nodes ----
@@ -19,6 +21,46 @@ impl<B: Body + Clone, T> Core<B, T> {
     /// This node, once it has joined or become another.
     pub(crate) fn set_joined(&mut self, joined: Option<ViewId>) {
         self.joined = joined;
+    }
+
+    /// This node is another member from now on: all that it was to others is over.
+    pub(crate) fn handle_reborn(&mut self, now: Instant, me: MemberId) {
+        if me == self.me {
+            return;
+        }
+        let all: Vec<_> = self.nodes.keys().copied().collect();
+        all.into_iter().for_each(|id| self.handle_node_down(now, id));
+        let was = std::mem::replace(&mut self.me, me);
+        self.table.set_me(me);
+        if self.was.len() >= WAS_MAX {
+            self.was.pop_front();
+        }
+        self.was.push_back(was);
+        // Answers go to who it was.
+        for (flow, token) in self.promises.drain_all() {
+            let outcome = Err(Failure::Departed(was));
+            self.outputs
+                .push_back(Output::Resolve { token, answer: Answer { outcome, flow, hops: 0, trail: None } });
+        }
+        let rename = |to: &mut ActorRef| {
+            if to.node == was {
+                to.node = me;
+            }
+        };
+        self.lanes.rename(|lane| rename(&mut lane.0), |(_, to)| rename(to));
+        for job in self.jobs.values_mut() {
+            if let Source::Here { lane, .. } = &mut job.source {
+                rename(&mut lane.0);
+            }
+        }
+    }
+
+    /// The session with a node is lost, though the node is there: so is what either has said and the other not heard.
+    pub(crate) fn handle_session_lost(&mut self, id: MemberId) {
+        if self.config.exchange && self.nodes.get(&id).is_some_and(|node| node.up) {
+            let add = self.table.announced();
+            self.control(id, Control::Routes { all: true, add, remove: Vec::new() });
+        }
     }
 
     /// A node may be sent to.
@@ -32,10 +74,19 @@ impl<B: Body + Clone, T> Core<B, T> {
             let add = self.table.announced();
             self.control(id, Control::Routes { all: true, add, remove: Vec::new() });
         }
-        let held = self.held.remove(&id).unwrap_or_default();
-        for Held { until, head, body, job } in held.into_iter().filter(|held| held.until > now) {
-            let left_ms = millis(until.saturating_duration_since(now));
-            self.outputs.push_back(Output::Reply { to: id, head: ReplyHead { left_ms, ..head }, body, job });
+        self.release(now, id);
+    }
+
+    /// Answers that waited for their caller.
+    pub(super) fn release(&mut self, now: Instant, id: MemberId) {
+        for Held { until, head, body, job } in self.held.remove(&id).unwrap_or_default() {
+            if until > now {
+                let left_ms = millis(until.saturating_duration_since(now));
+                let head = ReplyHead { left_ms, ..head };
+                self.outputs.push_back(Output::Reply { to: id, head, body, job });
+            } else if let Some(job) = job {
+                self.placed(now, job);
+            }
         }
     }
 
@@ -64,7 +115,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         match lost {
             Lost::NotSent(_) if !direct => self.again(now, flow, Some(lane.0)),
             Lost::Indeterminate(_) if flow.envelope.idempotent && !direct => {
-                self.again(now, flow, Some(lane.0))
+                self.again(now, Flow { doubt: Some(from), ..flow }, Some(lane.0));
             }
             Lost::NotSent(_) | Lost::Indeterminate(_) => self.end(now, flow, Failure::Departed(from)),
         }
@@ -75,6 +126,10 @@ impl<B: Body + Clone, T> Core<B, T> {
         let Some(Sent { lane, flow }) = self.take_sent(to, number) else { return };
         self.give_lane_back(now, lane);
         self.end(now, flow, Failure::Handler(why));
+    }
+
+    pub(crate) fn is_up(&self, id: MemberId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.up)
     }
 
     /// Nodes that may be sent to.
@@ -112,8 +167,14 @@ impl<B: Body + Clone, T> Core<B, T> {
     /// A message of another node. `false`: it breaks a bound, and was dropped.
     pub(crate) fn handle_flow(&mut self, now: Instant, from: MemberId, head: FlowHead, body: B) -> bool {
         let FlowHead { number, host, left_ms, envelope } = head;
-        if !envelope.is_sound() || envelope.hops > self.config.hops_max {
+        if !envelope.is_sound() {
             return false;
+        }
+        if envelope.hops > self.config.hops_max {
+            // Its sender allows more.
+            self.fail(&envelope, Some(body), Failure::Limit, None);
+            self.control(from, Control::Done(vec![number]));
+            return true;
         }
         let (key, tell) = (envelope.key, envelope.tell);
         let hosts = match host {
@@ -231,6 +292,7 @@ impl<B: Body + Clone, T> Core<B, T> {
                 self.table.unlearn(lane.0, key);
                 self.again(now, flow, Some(lane.0));
             }
+            Returned::Expired => self.tell(flow.watch, Told::Failed(Failure::Expired)),
             Returned::Busy => self.retries.push_back((now + BUSY, flow)),
         }
     }
@@ -262,6 +324,11 @@ impl<B: Body + Clone, T> Core<B, T> {
     }
 
     // ---- what this node owes others ----
+
+    /// Whether a message of this node went to several hosts here.
+    pub(super) fn is_shared(&self, from: MemberId, number: u64) -> bool {
+        self.nodes.get(&from).is_some_and(|node| node.shared.contains_key(&number))
+    }
 
     pub(super) fn owe(&mut self, now: Instant, to: MemberId, number: u64) {
         let Some(node) = self.nodes.get_mut(&to).filter(|node| node.up) else { return };
@@ -298,7 +365,6 @@ impl<B> Node<B> {
     pub(super) const fn new() -> Self {
         Self {
             up: false,
-            number: 1,
             sent: std::collections::BTreeMap::new(),
             done: Vec::new(),
             shared: std::collections::BTreeMap::new(),

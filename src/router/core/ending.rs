@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use super::super::envelope::{Body, Distribution, Envelope, Failure, ReplyHead, TRAIL_MAX, clip};
+use super::super::envelope::{
+    Body, Control, Distribution, Envelope, Failure, ReplyHead, Returned, TRAIL_MAX, clip,
+};
 use super::super::key::KeyId;
 use super::arriving::millis;
 use super::{Answer, Core, Flow, Output, Product, SWEEP, Source, Told};
@@ -68,7 +70,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             trace: of.trace,
             trail: of.trail.clone(),
         };
-        let flow = Flow { envelope, body, expires, parent: Some(job), watch: None, tries: 0 };
+        let flow = Flow { envelope, body, expires, parent: Some(job), watch: None, tries: 0, doubt: None };
         if flow.envelope.depth > self.config.depth_max {
             return self.end(now, flow, Failure::Limit);
         }
@@ -83,7 +85,8 @@ impl<B: Body + Clone, T> Core<B, T> {
         body: Option<B>,
         job: Option<u64>,
     ) {
-        if to == self.me {
+        if to == self.me || self.was.contains(&to) {
+            // Promises of who this node was have ended.
             self.handle_reply(head, body);
             if let Some(job) = job {
                 self.placed(now, job);
@@ -112,7 +115,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
         let Some(job) = self.jobs.remove(&id) else { return };
         match job.source {
-            Source::Here { lane, watch, parent } => {
+            Source::Here { lane, watch, parent, .. } => {
                 self.tell(watch, Told::Handled);
                 self.give_lane_back(now, lane);
                 if let Some(parent) = parent {
@@ -123,9 +126,34 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
     }
 
+    /// A message that no handler began, because its time was over.
+    pub(super) fn drop_expired(&mut self, now: Instant, job: u64) {
+        let Some(job) = self.jobs.remove(&job) else { return };
+        match job.source {
+            Source::Here { lane, watch, parent, .. } => {
+                self.tell(watch, Told::Failed(Failure::Expired));
+                self.give_lane_back(now, lane);
+                if let Some(parent) = parent {
+                    self.placed(now, parent);
+                }
+            }
+            Source::Elsewhere { from, number, .. } if self.is_shared(from, number) => {
+                self.owe(now, from, number);
+            }
+            Source::Elsewhere { from, number, .. } => {
+                self.control(from, Control::Returned { number, why: Returned::Expired });
+            }
+        }
+    }
+
     /// A flow ends without having been delivered.
     pub(super) fn end(&mut self, now: Instant, flow: Flow<B>, why: Failure) {
-        let Flow { envelope, body, parent, watch, .. } = flow;
+        let Flow { envelope, body, parent, watch, doubt, .. } = flow;
+        let why = match (why, doubt) {
+            // Nobody is left who takes it, and one of those before perhaps did.
+            (Failure::Unroutable(_), Some(node)) => Failure::Departed(node),
+            (why, _) => why,
+        };
         self.tell(watch, Told::Failed(why.clone()));
         debug_assert!(!(envelope.callback.is_some() && envelope.to == Distribution::Broadcast));
         self.fail(&envelope, Some(body), why, None);
@@ -146,7 +174,7 @@ impl<B: Body + Clone, T> Core<B, T> {
                 trail: envelope.trail.clone(),
                 left_ms: 1_000,
             };
-            if callback.member == self.me {
+            if callback.member == self.me || self.was.contains(&callback.member) {
                 self.handle_reply(head, None);
             } else if why != Failure::Expired {
                 if let Some(job) = job {
@@ -202,6 +230,11 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     /// What has waited too long.
     fn sweep(&mut self, now: Instant) {
+        // Callers that came to be known just when they were not.
+        let nodes = &self.nodes;
+        let known = self.held.keys().filter(|id| nodes.get(id).is_some_and(|node| node.up));
+        let known: Vec<_> = known.copied().collect();
+        known.into_iter().for_each(|id| self.release(now, id));
         let over = self.lanes.sift(|(flow, _)| flow.expires > now);
         over.into_iter().for_each(|(flow, _)| self.end(now, flow, Failure::Expired));
         let mut jobs = Vec::new();

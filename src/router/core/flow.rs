@@ -22,6 +22,8 @@ pub(crate) struct Flow<B> {
     pub(crate) watch: Option<u64>,
     /// Providers that did not take it.
     pub(crate) tries: u8,
+    /// A node that perhaps handled it, before it came to another.
+    pub(crate) doubt: Option<MemberId>,
 }
 
 /// How a flow begins.

@@ -62,6 +62,12 @@ impl<F> Lanes<F> {
         self.waiting += 1;
     }
 
+    /// Places that are taken.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn under_way(&self) -> usize {
+        self.lanes.values().map(|lane| lane.under_way).sum()
+    }
+
     /// A place is free; whoever has it next.
     #[must_use]
     pub(crate) fn give_back(&mut self, id: LaneId) -> Option<F> {
@@ -78,16 +84,36 @@ impl<F> Lanes<F> {
         next
     }
 
+    /// Hosts have another name.
+    pub(crate) fn rename(&mut self, mut lane: impl FnMut(&mut LaneId), mut flow: impl FnMut(&mut F)) {
+        let lanes = std::mem::take(&mut self.lanes);
+        self.lanes = lanes
+            .into_iter()
+            .map(|(mut id, mut of)| {
+                lane(&mut id);
+                of.waiting.iter_mut().for_each(&mut flow);
+                (id, of)
+            })
+            .collect();
+    }
+
     /// The host is no more: who waited for it.
     pub(crate) fn close(&mut self, mut gone: impl FnMut(ActorRef) -> bool) -> Vec<F> {
         let mut out = Vec::new();
-        self.lanes.retain(|(to, _), lane| {
+        self.lanes.retain(|(to, depth), lane| {
             let stays = !gone(*to);
             if !stays {
-                out.extend(lane.waiting.drain(..));
+                out.push(((*to, *depth), std::mem::take(&mut lane.waiting)));
             }
             stays
         });
+        self.in_order(out)
+    }
+
+    /// In the order of the lanes, so that a seed replays.
+    fn in_order(&mut self, mut out: Vec<(LaneId, VecDeque<F>)>) -> Vec<F> {
+        out.sort_unstable_by_key(|(id, _)| *id);
+        let out: Vec<F> = out.into_iter().flat_map(|(_, flows)| flows).collect();
         self.waiting -= out.len();
         out
     }
@@ -95,13 +121,12 @@ impl<F> Lanes<F> {
     /// Those that wait no longer.
     pub(crate) fn sift(&mut self, mut stays: impl FnMut(&F) -> bool) -> Vec<F> {
         let mut out = Vec::new();
-        for lane in self.lanes.values_mut() {
+        for (id, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.waiting.is_empty()) {
             let (keep, go) = lane.waiting.drain(..).partition(|flow| stays(flow));
             lane.waiting = keep;
-            out.extend(go);
+            out.push((*id, go));
         }
         self.lanes.retain(|_, lane| lane.under_way > 0 || !lane.waiting.is_empty());
-        self.waiting -= out.len();
-        out
+        self.in_order(out)
     }
 }

@@ -27,7 +27,8 @@ use promises::Promises;
 use table::{Table, Wish};
 
 use super::envelope::{
-    ActorRef, Body, Callback, Control, Correlation, Distribution, Envelope, FlowHead, ReplyHead, RouteRecord,
+    ActorRef, Body, Callback, Control, Correlation, Distribution, Envelope, FlowHead, ReplyHead, Returned,
+    RouteRecord,
 };
 use super::envelope::{Failure, TRAIL_MAX};
 use super::key::{KeyId, MessageKey};
@@ -62,7 +63,7 @@ struct Job {
 enum Source {
     /// It takes a place of a lane here. What it came of is not done before it is: if this node dies, all of it is lost
     /// together, and whoever sent the first of it must know.
-    Here { lane: LaneId, watch: Option<u64>, parent: Option<u64> },
+    Here { lane: LaneId, watch: Option<u64>, parent: Option<u64>, doubt: Option<MemberId> },
     /// Another node waits for word of it.
     Elsewhere { from: MemberId, number: u64, bytes: usize },
 }
@@ -79,7 +80,6 @@ struct Sent<B> {
 struct Node<B> {
     /// It may be sent to.
     up: bool,
-    number: u64,
     sent: BTreeMap<u64, Sent<B>>,
     done: Vec<u64>,
     /// Of messages of it to several hosts here: how many are not done.
@@ -99,6 +99,8 @@ struct Held<B> {
 #[derive(Debug)]
 pub(crate) struct Core<B, T> {
     me: MemberId,
+    /// Who this node was before, the last ones.
+    was: VecDeque<MemberId>,
     joined: Option<ViewId>,
     config: CoreConfig,
     table: Table,
@@ -110,6 +112,8 @@ pub(crate) struct Core<B, T> {
     jobs: HashMap<u64, Job, foldhash::fast::RandomState>,
     next_job: u64,
     next_flow: u64,
+    /// Of messages to other nodes. None is used twice, though a node goes and comes again.
+    next_number: u64,
     nodes: BTreeMap<MemberId, Node<B>>,
     /// Nodes with something in `done`.
     owing: BTreeSet<MemberId>,
@@ -128,6 +132,7 @@ impl<B: Body + Clone, T> Core<B, T> {
     pub(crate) fn new(me: MemberId, config: CoreConfig) -> Self {
         Self {
             me,
+            was: VecDeque::new(),
             joined: None,
             table: Table::new(me, config.routes_max),
             config,
@@ -139,6 +144,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             jobs: HashMap::default(),
             next_job: 1,
             next_flow: 1,
+            next_number: 1,
             nodes: BTreeMap::new(),
             owing: BTreeSet::new(),
             done_at: None,
@@ -181,15 +187,15 @@ impl<B: Body + Clone, T> Core<B, T> {
         if !remove.is_empty() {
             self.outputs.push_back(Output::Announce { add: Vec::new(), remove });
         }
+        let me = ActorRef { node: self.me, host };
+        // First those that wait for room at it: what it gives back makes room.
+        let left: Vec<_> = self.lanes.sift(|(flow, to)| *to != me || !ids.contains(&flow.envelope.key));
+        left.into_iter().for_each(|(flow, _)| self.again(now, flow, Some(me)));
         let Some(waiting) = self.hosts.get_mut(&host) else { return };
         let (go, stay) = waiting.queue.drain(..).partition(|work: &Work<B>| ids.contains(&work.envelope.key));
         waiting.queue = stay;
         let go: VecDeque<Work<B>> = go;
         go.into_iter().for_each(|work| self.give_back(now, work, host));
-        let me = ActorRef { node: self.me, host };
-        // Those that wait for room at it find another.
-        let left: Vec<_> = self.lanes.sift(|(flow, to)| *to != me || !ids.contains(&flow.envelope.key));
-        left.into_iter().for_each(|(flow, _)| self.again(now, flow, Some(me)));
     }
 
     /// A host ends.
@@ -204,25 +210,22 @@ impl<B: Body + Clone, T> Core<B, T> {
         let Work { job, envelope, body, expires } = work;
         let Some(Job { source, .. }) = self.jobs.remove(&job) else { return };
         match source {
-            Source::Here { lane, watch, parent } => {
+            Source::Here { lane, watch, parent, doubt } => {
                 let next = self.lanes.give_back(lane);
-                let flow = Flow { envelope, body, expires, parent, watch, tries: 0 };
+                let flow = Flow { envelope, body, expires, parent, watch, tries: 0, doubt };
                 self.again(now, flow, Some(ActorRef { node: self.me, host }));
                 next.into_iter().for_each(|(flow, to)| self.dispatch(now, flow, to));
             }
             Source::Elsewhere { from, number, bytes } => {
                 self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
-                let last = self.nodes.get_mut(&from).is_none_or(|node| match node.shared.get_mut(&number) {
-                    Some(left) => {
-                        *left -= 1;
-                        *left == 0 && node.shared.remove(&number).is_some()
-                    }
-                    None => true,
-                });
-                if last {
-                    let why = super::envelope::Returned::NotHere;
-                    self.control(from, Control::Returned { number, why });
+                if self.is_shared(from, number) {
+                    // Others here may have handled it.
+                    return self.owe(now, from, number);
                 }
+                // To all hosts here: there may be another by now, which others know of.
+                let to_all = matches!(envelope.to, Distribution::Actor(ActorRef { host: 0, .. }));
+                let why = if to_all { Returned::Busy } else { Returned::NotHere };
+                self.control(from, Control::Returned { number, why });
             }
         }
     }
@@ -240,8 +243,8 @@ impl<B: Body + Clone, T> Core<B, T> {
                 return Some(work);
             }
             // Nobody waits for it any more.
-            self.fail(&work.envelope, Some(work.body), Failure::Expired, Some(work.job));
-            self.finish_handling(now, work.job);
+            self.fail(&work.envelope, Some(work.body), Failure::Expired, None);
+            self.drop_expired(now, work.job);
         }
     }
 
@@ -249,7 +252,7 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     /// A flow begins.
     pub(crate) fn submit(&mut self, now: Instant, order: Order<B>) -> Result<Correlation, B> {
-        if self.lanes.waiting() >= self.config.waiting_max {
+        if self.waiting() >= self.config.waiting_max {
             return Err(order.body);
         }
         let (flow, body) = self.begin(now, order, None);
@@ -257,7 +260,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         let Begun { expires, watch, .. } = body;
         self.place(
             now,
-            Flow { envelope: flow, body: body.body, expires, parent: None, watch, tries: 0 },
+            Flow { envelope: flow, body: body.body, expires, parent: None, watch, tries: 0, doubt: None },
             None,
         );
         Ok(correlation)
@@ -272,7 +275,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         token: T,
         order: Order<B>,
     ) -> Result<u64, (T, B)> {
-        if self.lanes.waiting() >= self.config.waiting_max {
+        if self.waiting() >= self.config.waiting_max {
             return Err((token, order.body));
         }
         let flow = Correlation { member: self.me, number: self.next_flow };
@@ -285,7 +288,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         let callback = Callback { keys, member, joined, hub, promise };
         let (envelope, begun) = self.begin(now, order, Some(callback));
         let Begun { body, expires, watch } = begun;
-        self.place(now, Flow { envelope, body, expires, parent: None, watch, tries: 0 }, None);
+        self.place(now, Flow { envelope, body, expires, parent: None, watch, tries: 0, doubt: None }, None);
         Ok(promise)
     }
 
@@ -326,7 +329,12 @@ impl<B: Body + Clone, T> Core<B, T> {
     }
 
     fn knows(&self, to: ActorRef, key: KeyId) -> bool {
-        if to.node == self.me { self.table.holds(to.host, key, false) } else { self.table.has(to, key) }
+        match to {
+            ActorRef { node, host } if node == self.me => self.table.holds(host, key, false),
+            // All hosts of a node.
+            ActorRef { node, host: 0 } => !self.table.hosts_of(node, key).is_empty(),
+            to => self.table.has(to, key),
+        }
     }
 
     fn discover(&mut self, now: Instant, flow: Flow<B>) {
@@ -362,7 +370,8 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
         for (at, to) in all.into_iter().enumerate() {
             let copy = Flow {
-                envelope: Envelope { callback: None, ..flow.envelope.clone() },
+                // Each copy has its own place, and goes nowhere else.
+                envelope: Envelope { callback: None, to: Distribution::Actor(to), ..flow.envelope.clone() },
                 body: flow.body.clone(),
                 // It is told when the last has its place.
                 watch: flow.watch.filter(|_| at == last),
@@ -388,15 +397,15 @@ impl<B: Body + Clone, T> Core<B, T> {
         if to.node != self.me {
             return self.forward(now, flow, lane);
         }
-        let Flow { envelope, body, expires, parent, watch, .. } = flow;
+        let Flow { envelope, body, expires, parent, watch, doubt, .. } = flow;
         if !self.hosts.contains_key(&to.host) {
-            let flow = Flow { envelope, body, expires, parent, watch, tries: 0 };
+            let flow = Flow { envelope, body, expires, parent, watch, tries: 0, doubt };
             let next = self.lanes.give_back(lane);
             self.again(now, flow, Some(to));
             next.into_iter().for_each(|(flow, to)| self.dispatch(now, flow, to));
             return;
         }
-        let job = self.job(Source::Here { lane, watch, parent });
+        let job = self.job(Source::Here { lane, watch, parent, doubt });
         self.tell(watch, Told::Placed);
         self.tell(watch, Told::Accepted);
         self.enqueue(to.host, Work { job, envelope, body, expires });
@@ -418,20 +427,23 @@ impl<B: Body + Clone, T> Core<B, T> {
     fn forward(&mut self, now: Instant, mut flow: Flow<B>, lane: LaneId) {
         let to = lane.0;
         let left = flow.expires.saturating_duration_since(now);
-        let known = self.nodes.get_mut(&to.node).filter(|node| node.up);
-        let (Some(node), true) = (known, flow.envelope.hops < self.config.hops_max) else {
+        let known = self.nodes.get(&to.node).map(|node| node.up);
+        if known != Some(true) || flow.envelope.hops >= self.config.hops_max {
             let next = self.lanes.give_back(lane);
-            if flow.envelope.hops < self.config.hops_max {
-                self.table.forget(to.node);
-                self.again(now, flow, Some(to));
-            } else {
-                self.end(now, flow, Failure::Limit);
+            match known {
+                _ if flow.envelope.hops >= self.config.hops_max => self.end(now, flow, Failure::Limit),
+                // Its routes came before the view that holds it, which is about to be seen.
+                None => self.retries.push_back((now + BUSY, flow)),
+                Some(_) => {
+                    self.table.forget(to.node);
+                    self.again(now, flow, Some(to));
+                }
             }
             next.into_iter().for_each(|(flow, to)| self.dispatch(now, flow, to));
             return;
-        };
-        let number = node.number;
-        node.number += 1;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
         let mut envelope = flow.envelope.clone();
         envelope.hops += 1;
         let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
@@ -518,11 +530,20 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     /// Flows that wait for room or a provider, promises that are open, work that is not done.
     pub(crate) fn open(&self) -> (usize, usize, usize) {
-        (
-            self.lanes.waiting() + self.discovery.len() + self.retries.len(),
-            self.promises.len(),
-            self.jobs.len(),
-        )
+        (self.waiting(), self.promises.len(), self.jobs.len())
+    }
+
+    /// Flows that wait here, for whatever it is.
+    fn waiting(&self) -> usize {
+        self.lanes.waiting() + self.discovery.len() + self.retries.len()
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl<B, T> Core<B, T> {
+    /// Places of windows that are taken.
+    pub(crate) fn under_way(&self) -> usize {
+        self.lanes.under_way()
     }
 }
 

@@ -84,9 +84,18 @@ impl<T> Promises<T> {
     /// All of one hub, or all there are.
     pub(crate) fn drain(&mut self, hub: Option<u32>) -> Vec<T> {
         let fits = |promise: &Promise<T>| hub.is_none_or(|hub| hub == promise.hub);
-        let ids: Vec<u64> =
+        let mut ids: Vec<u64> =
             self.open.iter().filter(|(_, promise)| fits(promise)).map(|(id, _)| *id).collect();
+        // In their order, so that a seed replays.
+        ids.sort_unstable();
         ids.into_iter().filter_map(|id| self.close(id)).collect()
+    }
+
+    /// All there are, in their order.
+    pub(crate) fn drain_all(&mut self) -> Vec<(Correlation, T)> {
+        let mut ids: Vec<_> = self.open.iter().map(|(id, promise)| (*id, promise.flow)).collect();
+        ids.sort_unstable_by_key(|(id, _)| *id);
+        ids.into_iter().filter_map(|(id, flow)| Some((flow, self.close(id)?))).collect()
     }
 
     pub(crate) fn len(&self) -> usize {

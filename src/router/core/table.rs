@@ -97,6 +97,12 @@ impl Table {
         Self { me, entries: ById::default(), nodes: BTreeMap::new(), routes_max }
     }
 
+    /// Who this node is now.
+    pub(crate) fn set_me(&mut self, me: MemberId) {
+        self.forget(me);
+        self.me = me;
+    }
+
     // ---- this node ----
 
     /// A host takes these keys: all, or none.
@@ -141,7 +147,8 @@ impl Table {
     /// Keys that a host takes.
     pub(crate) fn keys_of(&self, host: u32) -> Vec<KeyId> {
         let holds = |entry: &Entry| entry.local.iter().any(|(other, _)| *other == host);
-        self.entries.iter().filter(|(_, entry)| holds(entry)).map(|(id, _)| *id).collect()
+        let held = self.entries.iter().filter(|(_, entry)| holds(entry));
+        in_order(held.map(|(id, _)| *id), |id| *id)
     }
 
     /// Whether a host takes this key; from outside only if others know of it.
@@ -161,7 +168,8 @@ impl Table {
     /// What others are told of.
     pub(crate) fn announced(&self) -> Vec<RouteRecord> {
         let record = |(key, host, _): (&MessageKey, u32, Scope)| RouteRecord { key: key.clone(), host };
-        self.own().filter(|(_, _, scope)| *scope == Scope::Network).map(record).collect()
+        let shared = self.own().filter(|(_, _, scope)| *scope == Scope::Network);
+        in_order(shared.map(record), |record| (record.key.id(), record.host))
     }
 
     // ---- other nodes ----
@@ -314,6 +322,13 @@ impl Table {
         *(if here { &mut entry.turn_here } else { &mut entry.turn }) = at + 1;
         Some(to)
     }
+}
+
+/// Tables are hashed by chance: what comes out of them has an order all the same, so that a seed replays.
+fn in_order<T, K: Ord>(all: impl Iterator<Item = T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut all: Vec<T> = all.collect();
+    all.sort_unstable_by_key(key);
+    all
 }
 
 /// Highest random weight (Thaler and Ravishankar, 1998): when one of N providers goes, only what it had moves, and when

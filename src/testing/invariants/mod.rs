@@ -5,6 +5,14 @@ mod arrives;
 mod books;
 mod bounded;
 mod drains;
+mod flows_apart;
+mod flows_end;
+mod flows_fit;
+mod flows_home;
+mod flows_limit;
+mod flows_once;
+mod flows_rest;
+mod flows_truth;
 mod hung;
 mod let_in;
 mod members_only;
@@ -45,5 +53,13 @@ pub(super) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(drains::Drains),
         Box::new(sound::Sound),
         Box::new(over::Over),
+        Box::new(flows_end::FlowsEnd),
+        Box::new(flows_home::FlowsHome),
+        Box::new(flows_once::FlowsOnce),
+        Box::new(flows_fit::FlowsFit),
+        Box::new(flows_limit::FlowsLimit),
+        Box::new(flows_apart::FlowsApart),
+        Box::new(flows_truth::FlowsTruth),
+        Box::new(flows_rest::FlowsRest),
     ]
 }

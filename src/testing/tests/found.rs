@@ -42,6 +42,7 @@ impl Small {
             pause: millis(50),
             faults: 0,
             stagger: millis(0),
+            routers: false,
         };
         let (network, notes) = (Network::new(1, weather), Arc::<Notes>::default());
         let mut processes = Vec::new();

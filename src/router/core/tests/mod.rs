@@ -1,6 +1,7 @@
 //! The core alone, and several of them, in virtual time.
 
 mod behaviours;
+mod found;
 mod lanes;
 mod net;
 mod tables;

@@ -1,0 +1,196 @@
+//! What the simulation found, and what was found on the way to it.
+
+use std::time::Duration;
+
+use super::super::super::envelope::{Correlation, Distribution, Failure, ReplyHead, RouteRecord};
+use super::super::{Order, Told};
+use super::net::*;
+use crate::{Cause, Lost};
+
+fn to_all(of: Order<Blob>) -> Order<Blob> {
+    Order { to: Distribution::Broadcast, ..of }
+}
+
+#[test]
+fn a_copy_of_what_goes_to_all_goes_to_nobody_else_when_it_cannot_go_where_it_was_to() {
+    let mut net = Net::of(3);
+    let all = key("all");
+    let hosts: Vec<_> = (1..=3).map(|at| net.host(at, &[all.clone()])).collect();
+    net.submit(1, to_all(order(&all, 1)));
+    net.settle();
+    let number = net.side(1).core.sent_to(member(2))[0];
+    net.act(1, |core, now| core.handle_lost(now, member(2), number, Lost::NotSent(Cause::Departed)));
+    net.settle();
+    assert_eq!(net.count("flow"), 2, "to either of the others once");
+    assert!(net.work(1, hosts[0]).is_some());
+    assert!(net.work(1, hosts[0]).is_none(), "nor does it come to the host here once more");
+}
+
+#[test]
+fn what_no_handler_began_in_its_time_is_not_told_as_handled() {
+    for at in [1, 2] {
+        let mut net = Net::of(2);
+        let late = key("late");
+        let host = net.host(at, &[late.clone()]);
+        let time_to_live = Duration::from_millis(10);
+        net.submit(1, Order { time_to_live, watch: Some(7), ..order(&late, 1) });
+        net.settle();
+        net.pass(Duration::from_millis(20));
+        assert!(net.work(at, host).is_none());
+        net.settle();
+        net.pass(Duration::from_millis(20));
+        let told = &net.side(1).told;
+        assert!(told.contains(&(7, Told::Failed(Failure::Expired))), "{told:?}");
+        assert!(!told.contains(&(7, Told::Handled)), "{told:?}");
+        assert_eq!(net.side(1).core.under_way(), 0);
+    }
+}
+
+#[test]
+fn what_a_node_that_is_gone_perhaps_handled_is_not_said_to_be_handled_by_nobody() {
+    let mut net = Net::of(2);
+    let (ask, answer) = (key("ask"), key("answer"));
+    net.host(2, &[ask.clone()]);
+    net.request(1, 1, 10, &[&answer], Order { idempotent: true, ..order(&ask, 1) });
+    net.settle();
+    net.act(1, |core, now| core.handle_node_down(now, member(2)));
+    net.pass(Duration::from_secs(1));
+    let ended = net.side(1).answers.remove(&10).unwrap();
+    assert_eq!(ended.outcome, Err(Failure::Departed(member(2))));
+}
+
+#[test]
+fn what_waits_for_a_host_that_stops_goes_elsewhere_also_when_it_is_more_than_a_window() {
+    let mut net = Net::of(1);
+    let much = key("much");
+    let host = net.host(1, &[much.clone()]);
+    for number in 0..300 {
+        net.submit(1, order(&much, number));
+    }
+    let other = net.host(1, &[much.clone()]);
+    net.act(1, |core, now| core.remove_host(now, host));
+    let mut came = 0;
+    while let Some(work) = net.work(1, other) {
+        net.handled(1, &work, Ok(Vec::new()));
+        came += 1;
+    }
+    assert_eq!((came, net.side(1).core.open()), (300, (0, 0, 0)));
+}
+
+#[test]
+fn what_one_of_two_hosts_handled_does_not_come_back_when_the_other_stops() {
+    let mut net = Net::of(2);
+    let all = key("all");
+    let (one, other) = (net.host(2, &[all.clone()]), net.host(2, &[all.clone()]));
+    net.submit(1, Order { watch: Some(7), ..to_all(order(&all, 1)) });
+    net.settle();
+    let work = net.work(2, one).unwrap();
+    net.handled(2, &work, Ok(Vec::new()));
+    net.act(2, |core, now| core.remove_host(now, other));
+    net.pass(Duration::from_millis(50));
+    let told = &net.side(1).told;
+    assert_eq!(told.last(), Some(&(7, Told::Handled)), "{told:?}");
+    assert!(net.side(1).core.table().has(actor(2, one), all.id()), "the other route is still known");
+}
+
+#[test]
+fn a_node_that_allows_fewer_hops_tells_the_caller_and_keeps_no_place_of_its_window() {
+    let mut net = Net::of(2);
+    let (ask, answer) = (key("ask"), key("answer"));
+    net.host(2, &[ask.clone()]);
+    net.side(2).core.config.hops_max = 0;
+    net.request(1, 1, 10, &[&answer], order(&ask, 1));
+    net.settle();
+    let ended = net.side(1).answers.remove(&10).map(|answer| answer.outcome);
+    assert_eq!(ended, Some(Err(Failure::Limit)));
+    assert_eq!(net.side(1).core.under_way(), 0);
+}
+
+#[test]
+fn a_node_that_becomes_another_ends_its_requests_and_keeps_its_hosts() {
+    let mut net = Net::of(1);
+    let (ask, answer) = (key("ask"), key("answer"));
+    let host = net.host(1, &[ask.clone()]);
+    net.request(1, 1, 10, &[&answer], order(&ask, 1));
+    let work = net.work(1, host).unwrap();
+    net.act(1, |core, now| core.handle_reborn(now, member(9)));
+    let ended = net.side(1).answers.remove(&10).map(|answer| answer.outcome);
+    assert_eq!(ended, Some(Err(Failure::Departed(member(1)))));
+    // Its answer is to nobody.
+    net.handled(1, &work, Ok(vec![product(&answer, 2)]));
+    assert_eq!((net.side(1).core.open(), net.side(1).core.under_way()), ((0, 0, 0), 0));
+    assert_eq!(net.side(1).core.counts().late, 1);
+    net.request(1, 1, 11, &[&answer], order(&ask, 1));
+    let work = net.work(1, host).unwrap();
+    net.handled(1, &work, Ok(vec![product(&answer, 3)]));
+    let ended = net.side(1).answers.remove(&11).map(|answer| answer.outcome);
+    assert_eq!(ended, Some(Ok((answer.id(), Blob(3)))));
+}
+
+#[test]
+fn routes_that_come_before_their_node_is_known_are_not_lost() {
+    let mut net = Net::of(1);
+    let ask = key("ask");
+    let add = vec![RouteRecord { key: ask.clone(), host: 1 }];
+    net.act(1, |core, now| core.handle_routes(now, member(9), true, add, &[]));
+    net.submit(1, order(&ask, 1));
+    assert_eq!(net.count("flow"), 0);
+    net.act(1, |core, now| core.handle_node_up(now, member(9)));
+    net.pass(Duration::from_millis(50));
+    assert_eq!(net.count("flow"), 1);
+}
+
+#[test]
+fn what_comes_back_because_there_is_no_room_counts_as_waiting() {
+    let mut net = Net::with(2, |config| (config.waiting_max, config.queued_bytes_max) = (3, 0));
+    let ask = key("ask");
+    net.host(2, &[ask.clone()]);
+    for number in 0..3 {
+        net.submit(1, order(&ask, number));
+        net.settle();
+    }
+    assert!(net.act(1, |core, now| core.submit(now, order(&ask, 4))).is_err());
+}
+
+#[test]
+fn an_answer_whose_caller_was_not_known_goes_when_it_is_by_then() {
+    let mut net = Net::of(2);
+    let flow = Correlation { member: member(1), number: 1 };
+    let outcome = Err(Failure::Limit);
+    let head = ReplyHead { hub: 1, promise: 1, flow, hops: 1, outcome, trail: None, left_ms: 5_000 };
+    // The view came between the messenger's word and this.
+    net.act(2, |core, now| core.handle_unknown_caller(now, member(1), head, None, None));
+    net.pass(Duration::from_millis(100));
+    assert_eq!((net.count("reply"), net.side(2).core.held.len()), (1, 0));
+}
+
+#[test]
+fn a_copy_for_a_host_that_stops_does_not_make_others_forget_the_next_one() {
+    let mut net = Net::of(2);
+    let all = key("all");
+    let old = net.host(2, &[all.clone()]);
+    net.submit(1, to_all(order(&all, 1)));
+    net.settle();
+    let new = net.host(2, &[all.clone()]);
+    net.act(2, |core, now| core.remove_host(now, old));
+    net.pass(Duration::from_millis(50));
+    assert!(net.side(1).core.table().has(actor(2, new), all.id()));
+    assert!(net.work(2, new).is_some(), "and it gets what the other did not begin");
+}
+
+#[test]
+fn an_answer_whose_caller_comes_too_late_keeps_no_place() {
+    let mut net = Net::of(2);
+    let (ask, answer) = (key("ask"), key("answer"));
+    let host = net.host(2, &[ask.clone()]);
+    let time_to_live = Duration::from_millis(30);
+    net.request(1, 1, 10, &[&answer], Order { time_to_live, ..order(&ask, 1) });
+    net.settle();
+    let work = net.work(2, host).unwrap();
+    let caller = net.sides.remove(&member(1)).unwrap();
+    net.handled(2, &work, Ok(vec![product(&answer, 2)]));
+    net.sides.insert(member(1), caller);
+    net.now += Duration::from_millis(40);
+    net.act(2, |core, now| core.handle_node_up(now, member(1)));
+    assert_eq!(net.side(2).core.open(), (0, 0, 0));
+}
