@@ -269,9 +269,9 @@ fn read(reply: Reply) -> Ended {
         MessageOf::Other => reply.read::<Step<OTHER>>().map(|read| read.map(|step| step.0)),
     };
     match load {
-        Ok(Ok(load)) => Ended::Answered { flow: load.flow, tag: load.tag, kind: answer as u8 },
-        Ok(Err(error)) => Ended::Failed(error),
-        Err(reply) => Ended::Failed(FlowError::Decode(format!("{} came", reply.key()))),
+        Some(Ok(load)) => Ended::Answered { flow: load.flow, tag: load.tag, kind: answer as u8 },
+        Some(Err(error)) => Ended::Failed(error),
+        None => Ended::Failed(FlowError::Decode(format!("{} came", reply.key()))),
     }
 }
 

@@ -15,7 +15,7 @@ fn to_all(of: Order<Blob>) -> Order<Blob> {
 fn a_copy_of_what_goes_to_all_goes_to_nobody_else_when_it_cannot_go_where_it_was_to() {
     let mut net = Net::of(3);
     let all = key("all");
-    let hosts: Vec<_> = (1..=3).map(|at| net.host(at, &[all.clone()])).collect();
+    let hosts: Vec<_> = (1..=3).map(|at| net.host(at, &[&all])).collect();
     net.submit(1, to_all(order(&all, 1)));
     net.settle();
     let number = net.side(1).core.sent_to(member(2))[0];
@@ -31,7 +31,7 @@ fn what_no_handler_began_in_its_time_is_not_told_as_handled() {
     for at in [1, 2] {
         let mut net = Net::of(2);
         let late = key("late");
-        let host = net.host(at, &[late.clone()]);
+        let host = net.host(at, &[&late]);
         let time_to_live = Duration::from_millis(10);
         net.submit(1, Order { time_to_live, watch: Some(7), ..order(&late, 1) });
         net.settle();
@@ -50,7 +50,7 @@ fn what_no_handler_began_in_its_time_is_not_told_as_handled() {
 fn what_a_node_that_is_gone_perhaps_handled_is_not_said_to_be_handled_by_nobody() {
     let mut net = Net::of(2);
     let (ask, answer) = (key("ask"), key("answer"));
-    net.host(2, &[ask.clone()]);
+    net.host(2, &[&ask]);
     net.request(1, 1, 10, &[&answer], Order { idempotent: true, ..order(&ask, 1) });
     net.settle();
     net.act(1, |core, now| core.handle_node_down(now, member(2)));
@@ -63,11 +63,11 @@ fn what_a_node_that_is_gone_perhaps_handled_is_not_said_to_be_handled_by_nobody(
 fn what_waits_for_a_host_that_stops_goes_elsewhere_also_when_it_is_more_than_a_window() {
     let mut net = Net::of(1);
     let much = key("much");
-    let host = net.host(1, &[much.clone()]);
+    let host = net.host(1, &[&much]);
     for number in 0..300 {
         net.submit(1, order(&much, number));
     }
-    let other = net.host(1, &[much.clone()]);
+    let other = net.host(1, &[&much]);
     net.act(1, |core, now| core.remove_host(now, host));
     let mut came = 0;
     while let Some(work) = net.work(1, other) {
@@ -81,7 +81,7 @@ fn what_waits_for_a_host_that_stops_goes_elsewhere_also_when_it_is_more_than_a_w
 fn what_one_of_two_hosts_handled_does_not_come_back_when_the_other_stops() {
     let mut net = Net::of(2);
     let all = key("all");
-    let (one, other) = (net.host(2, &[all.clone()]), net.host(2, &[all.clone()]));
+    let (one, other) = (net.host(2, &[&all]), net.host(2, &[&all]));
     net.submit(1, Order { watch: Some(7), ..to_all(order(&all, 1)) });
     net.settle();
     let work = net.work(2, one).unwrap();
@@ -97,7 +97,7 @@ fn what_one_of_two_hosts_handled_does_not_come_back_when_the_other_stops() {
 fn a_node_that_allows_fewer_hops_tells_the_caller_and_keeps_no_place_of_its_window() {
     let mut net = Net::of(2);
     let (ask, answer) = (key("ask"), key("answer"));
-    net.host(2, &[ask.clone()]);
+    net.host(2, &[&ask]);
     net.side(2).core.config.hops_max = 0;
     net.request(1, 1, 10, &[&answer], order(&ask, 1));
     net.settle();
@@ -110,7 +110,7 @@ fn a_node_that_allows_fewer_hops_tells_the_caller_and_keeps_no_place_of_its_wind
 fn a_node_that_becomes_another_ends_its_requests_and_keeps_its_hosts() {
     let mut net = Net::of(1);
     let (ask, answer) = (key("ask"), key("answer"));
-    let host = net.host(1, &[ask.clone()]);
+    let host = net.host(1, &[&ask]);
     net.request(1, 1, 10, &[&answer], order(&ask, 1));
     let work = net.work(1, host).unwrap();
     net.act(1, |core, now| core.handle_reborn(now, member(9)));
@@ -144,7 +144,7 @@ fn routes_that_come_before_their_node_is_known_are_not_lost() {
 fn what_comes_back_because_there_is_no_room_counts_as_waiting() {
     let mut net = Net::with(2, |config| (config.waiting_max, config.queued_bytes_max) = (3, 0));
     let ask = key("ask");
-    net.host(2, &[ask.clone()]);
+    net.host(2, &[&ask]);
     for number in 0..3 {
         net.submit(1, order(&ask, number));
         net.settle();
@@ -168,10 +168,10 @@ fn an_answer_whose_caller_was_not_known_goes_when_it_is_by_then() {
 fn a_copy_for_a_host_that_stops_does_not_make_others_forget_the_next_one() {
     let mut net = Net::of(2);
     let all = key("all");
-    let old = net.host(2, &[all.clone()]);
+    let old = net.host(2, &[&all]);
     net.submit(1, to_all(order(&all, 1)));
     net.settle();
-    let new = net.host(2, &[all.clone()]);
+    let new = net.host(2, &[&all]);
     net.act(2, |core, now| core.remove_host(now, old));
     net.pass(Duration::from_millis(50));
     assert!(net.side(1).core.table().has(actor(2, new), all.id()));
@@ -182,7 +182,7 @@ fn a_copy_for_a_host_that_stops_does_not_make_others_forget_the_next_one() {
 fn an_answer_whose_caller_comes_too_late_keeps_no_place() {
     let mut net = Net::of(2);
     let (ask, answer) = (key("ask"), key("answer"));
-    let host = net.host(2, &[ask.clone()]);
+    let host = net.host(2, &[&ask]);
     let time_to_live = Duration::from_millis(30);
     net.request(1, 1, 10, &[&answer], Order { time_to_live, ..order(&ask, 1) });
     net.settle();

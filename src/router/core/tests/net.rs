@@ -190,6 +190,7 @@ impl Net {
 
     pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
+        self.settle();
         loop {
             let next = self.sides.values().filter_map(|side| side.core.poll_timeout()).min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
