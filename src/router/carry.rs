@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::content::Content;
 use super::envelope::{Control, FlowHead, ReplyHead, encode};
@@ -84,7 +84,28 @@ impl Carrier {
     /// Sends it now, or when what waits before it has gone.
     pub(crate) fn send(&self, inner: &Arc<Inner>, to: MemberId, parcel: Parcel) {
         let way = self.way(to);
-        let mut held = way.lock();
+        let held = way.lock();
+        self.send_on(inner, to, &way, held, parcel);
+    }
+
+    /// Sends what a node is to be told of routes. It is put together where its place in the order is: whoever comes later finds what is
+    /// left, or nothing.
+    pub(crate) fn tell(&self, inner: &Arc<Inner>, to: MemberId) {
+        let way = self.way(to);
+        let held = way.lock();
+        if let Some(news) = inner.take_news(to) {
+            self.send_on(inner, to, &way, held, Parcel::control(inner.kinds.control, &news));
+        }
+    }
+
+    fn send_on(
+        &self,
+        inner: &Arc<Inner>,
+        to: MemberId,
+        way: &Arc<Mutex<Way>>,
+        mut held: MutexGuard<'_, Way>,
+        parcel: Parcel,
+    ) {
         if held.pumping {
             held.waiting.push_back(parcel);
             return;
@@ -106,7 +127,7 @@ impl Carrier {
             held.waiting.push_back(parcel);
             held.pumping = true;
             drop(held);
-            self.messenger.spawn(pump(self.inner.clone(), self.messenger.clone(), to, way));
+            self.messenger.spawn(pump(self.inner.clone(), self.messenger.clone(), to, Arc::clone(way)));
             return;
         }
         drop(held);

@@ -321,6 +321,7 @@ impl Inner {
             }
             Output::Resolve { token, answer } => drop(token.send(answer)),
             Output::Told { watch, told } => self.told(watch, told),
+            Output::News { to } => self.carrier.tell(self, to),
             Output::Announce { add, remove } => self.announce(add, &remove),
             Output::Dead { envelope, body, why } => self.bury(&envelope, &body, why),
             Output::Settle { node } => self.carrier.settle(self, node, true),
@@ -332,14 +333,12 @@ impl Inner {
         if let Some(source) = &self.source {
             let route = |(id, host): &(KeyId, u32)| Some(Route { key: self.name(*id)?, host: *host });
             let added = add.into_iter().map(|RouteRecord { key, host }| Route { key, host }).collect();
-            return source
-                .announce(RouteChange { added, removed: remove.iter().filter_map(route).collect() });
+            source.announce(RouteChange { added, removed: remove.iter().filter_map(route).collect() });
         }
-        let all = self.core.lock().nodes_up();
-        let control = Control::Routes { all: false, add, remove: remove.to_vec() };
-        for to in all {
-            self.carrier.send(self, to, Parcel::control(self.kinds.control, &control));
-        }
+    }
+
+    pub(crate) fn take_news(&self, to: MemberId) -> Option<Control> {
+        self.core.lock().take_news(to)
     }
 
     /// A message for another node, or what it says, has come.

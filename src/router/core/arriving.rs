@@ -6,7 +6,9 @@ use super::super::envelope::{
     ActorRef, Body, Control, Distribution, Failure, FlowHead, ReplyHead, Returned, RouteRecord,
 };
 use super::super::key::KeyId;
-use super::{Answer, BUSY, Core, DONE_DELAY, DONE_MANY, Flow, Held, Node, Output, Sent, Source, Told, Work};
+use super::{
+    Answer, BUSY, Core, DONE_DELAY, DONE_MANY, Flow, Held, News, Node, Output, Sent, Source, Told, Work,
+};
 use crate::{Lost, MemberId, ViewId};
 
 /// Callers that are waited for, and answers for one of them.
@@ -57,10 +59,31 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     /// The session with a node is lost, though the node is there: so is what either has said and the other not heard.
     pub(crate) fn handle_session_lost(&mut self, id: MemberId) {
-        if self.config.exchange && self.nodes.get(&id).is_some_and(|node| node.up) {
-            let add = self.table.announced();
-            self.control(id, Control::Routes { all: true, add, remove: Vec::new() });
+        if self.nodes.get(&id).is_some_and(|node| node.up) {
+            self.news(id, |news| news.all = true);
         }
+    }
+
+    /// Something that a node is to be told of this one's routes. It is put together when it is sent: so it goes in the order in which
+    /// it came about, whoever sends it.
+    pub(super) fn news(&mut self, to: MemberId, add: impl FnOnce(&mut News)) {
+        let Some(node) = self.nodes.get_mut(&to).filter(|_| self.config.exchange) else { return };
+        let waits = !node.news.is_empty();
+        add(&mut node.news);
+        if !waits && !node.news.is_empty() {
+            self.outputs.push_back(Output::News { to });
+        }
+    }
+
+    /// What a node is to be told of this one's routes, by now.
+    pub(crate) fn take_news(&mut self, to: MemberId) -> Option<Control> {
+        let node = self.nodes.get_mut(&to).filter(|node| node.up && !node.news.is_empty())?;
+        let News { all, add, remove } = std::mem::take(&mut node.news);
+        Some(if all {
+            Control::Routes { all, add: self.table.announced(), remove: Vec::new() }
+        } else {
+            Control::Routes { all, add, remove }
+        })
     }
 
     /// A node may be sent to.
@@ -70,10 +93,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
         let node = self.nodes.entry(id).or_insert_with(Node::new);
         node.up = true;
-        if self.config.exchange {
-            let add = self.table.announced();
-            self.control(id, Control::Routes { all: true, add, remove: Vec::new() });
-        }
+        self.news(id, |news| news.all = true);
         self.release(now, id);
     }
 
@@ -95,6 +115,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         self.table.forget(id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.up = false;
+        node.news = News::default();
         node.done.clear();
         node.shared.clear();
         self.owing.remove(&id);
@@ -267,9 +288,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             Control::Discover(keys) => {
                 let held = |record: &RouteRecord| keys.contains(&record.key.id());
                 let add: Vec<_> = self.table.announced().into_iter().filter(held).collect();
-                if !add.is_empty() {
-                    self.control(from, Control::Routes { all: false, add, remove: Vec::new() });
-                }
+                self.news(from, |news| news.add.extend(add));
             }
         }
     }
@@ -365,6 +384,7 @@ impl<B> Node<B> {
     pub(super) const fn new() -> Self {
         Self {
             up: false,
+            news: News { all: false, add: Vec::new(), remove: Vec::new() },
             sent: std::collections::BTreeMap::new(),
             done: Vec::new(),
             shared: std::collections::BTreeMap::new(),

@@ -99,7 +99,9 @@ pub(crate) enum Output<B, T> {
     Resolve { token: T, answer: Answer<B> },
     /// Of what is watched.
     Told { watch: u64, told: Told },
-    /// This node's routes have changed.
+    /// There is something that this node is to be told: [`super::Core::take_news`].
+    News { to: MemberId },
+    /// This node's routes have changed, and the routers do not tell each other.
     Announce { add: Vec<RouteRecord>, remove: Vec<(KeyId, u32)> },
     /// Could not be delivered.
     Dead { envelope: Envelope, body: B, why: Failure },

@@ -80,10 +80,25 @@ struct Sent<B> {
 struct Node<B> {
     /// It may be sent to.
     up: bool,
+    news: News,
     sent: BTreeMap<u64, Sent<B>>,
     done: Vec<u64>,
     /// Of messages of it to several hosts here: how many are not done.
     shared: BTreeMap<u64, usize>,
+}
+
+/// What a node was not told yet of this one's routes: all of them, or what has changed. What is removed comes first.
+#[derive(Debug, Default)]
+struct News {
+    all: bool,
+    add: Vec<RouteRecord>,
+    remove: Vec<(KeyId, u32)>,
+}
+
+impl News {
+    const fn is_empty(&self) -> bool {
+        !self.all && self.add.is_empty() && self.remove.is_empty()
+    }
 }
 
 /// An answer for a caller that is not known yet.
@@ -173,10 +188,24 @@ impl<B: Body + Clone, T> Core<B, T> {
         let shared = keys.iter().filter(|(_, scope)| *scope == Scope::Network);
         let add: Vec<_> = shared.map(|(key, _)| RouteRecord { key: key.clone(), host }).collect();
         if !add.is_empty() {
-            self.outputs.push_back(Output::Announce { add, remove: Vec::new() });
+            self.announce(add, Vec::new());
         }
         for (key, _) in keys {
             self.found(now, key.id());
+        }
+    }
+
+    /// Others are to hear of it: from this router, or from whoever tells them instead.
+    fn announce(&mut self, add: Vec<RouteRecord>, remove: Vec<(KeyId, u32)>) {
+        if !self.config.exchange {
+            return self.outputs.push_back(Output::Announce { add, remove });
+        }
+        for to in self.nodes_up() {
+            self.news(to, |news| {
+                news.add.retain(|route| !remove.contains(&(route.key.id(), route.host)));
+                news.add.extend_from_slice(&add);
+                news.remove.extend_from_slice(&remove);
+            });
         }
     }
 
@@ -185,7 +214,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         let shared = |id: &&KeyId| self.table.unregister(host, **id) == Some(Scope::Network);
         let remove: Vec<_> = ids.iter().filter(shared).map(|id| (*id, host)).collect();
         if !remove.is_empty() {
-            self.outputs.push_back(Output::Announce { add: Vec::new(), remove });
+            self.announce(Vec::new(), remove);
         }
         let me = ActorRef { node: self.me, host };
         // First those that wait for room at it: what it gives back makes room.

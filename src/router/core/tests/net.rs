@@ -142,13 +142,13 @@ impl Net {
                         self.side(at).core.handle_unknown_caller(now, to, head, body, job);
                     }
                 }
-                Output::Announce { add, remove } => {
-                    for to in self.side(at).core.nodes_up() {
-                        let (add, remove) = (add.clone(), remove.clone());
-                        let control = Control::Routes { all: false, add, remove };
-                        self.ways.entry((member(at), to)).or_default().push_back(Packet::Control(control));
+                Output::News { to } => {
+                    if let Some(news) = self.side(at).core.take_news(to) {
+                        *self.sent.entry("routes").or_default() += 1;
+                        self.ways.entry((member(at), to)).or_default().push_back(Packet::Control(news));
                     }
                 }
+                Output::Announce { .. } => panic!("routers tell each other"),
                 Output::Resolve { token, answer } => {
                     let before = self.side(at).answers.insert(token, answer);
                     assert!(before.is_none(), "promise {token} ended twice");
