@@ -55,20 +55,22 @@ pub(crate) async fn run(_: bool) {
     let before = resident();
     let from = Instant::now();
     for (at, of) in all.iter().take(NODES as usize).enumerate() {
-        routes.replace(MemberId::from_parts(1, at as u128 + 1), of.iter().cloned());
+        let node = MemberId::from_parts(1, at as u128 + 1);
+        routes.node_up(node);
+        routes.replace(node, of.iter().cloned());
     }
     let learnt = from.elapsed();
     let count = node.external_routes().len();
     let bytes = (resident() - before) as f64 / count as f64;
     let from = Instant::now();
-    routes.replace(MemberId::from_parts(1, NODES as u128 + 1), all[NODES as usize].iter().cloned());
+    let newcomer = MemberId::from_parts(1, u128::from(NODES) + 1);
+    routes.node_up(newcomer);
+    routes.replace(newcomer, all[NODES as usize].iter().cloned());
     let joined = from.elapsed();
     let from = Instant::now();
     routes.node_down(MemberId::from_parts(1, 1));
-    routes.replace(MemberId::from_parts(1, 1), []);
     let left = from.elapsed();
-    // A lookup, by a message whose node is not up: it is chosen, and then given up. What that costs beside it is measured by one to
-    // nobody at all.
+    // With nothing left to live: what a send costs beside the lookup.
     let hub = node.hub();
     let mut times = Vec::new();
     for at in 0..20_000_u32 {

@@ -69,7 +69,7 @@ impl Routes {
         self.act(|inner| inner.act(|core, now| core.handle_node_down(now, node)));
     }
 
-    /// These are all routes of a node.
+    /// These are all routes of a node. They count once it is up.
     pub fn replace(&self, node: MemberId, routes: impl IntoIterator<Item = Route>) {
         let add = routes.into_iter().map(record).collect();
         self.act(|inner| inner.act(|core, now| core.handle_routes(now, node, true, add, &[])));

@@ -7,13 +7,17 @@ use super::super::envelope::{
 };
 use super::super::key::KeyId;
 use super::{
-    Answer, BUSY, Core, DONE_DELAY, DONE_MANY, Flow, Held, News, Node, Output, Sent, Source, Told, Work,
+    Answer, BUSY, Core, DONE_DELAY, DONE_MANY, Early, Flow, Held, News, Node, Output, Sent, Source, Told,
+    Work,
 };
 use crate::{Lost, MemberId, ViewId};
 
 /// Callers that are waited for, and answers for one of them.
 const HELD_CALLERS_MAX: usize = 1024;
 const HELD_MAX: usize = 1024;
+/// Nodes that are not known and told of routes, and how often one of them may until it tells all anew.
+const EARLY_NODES_MAX: usize = 256;
+const EARLY_MAX: usize = 256;
 /// Members that this node was, and remembers.
 const WAS_MAX: usize = 64;
 
@@ -94,6 +98,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         let node = self.nodes.entry(id).or_insert_with(Node::new);
         node.up = true;
         self.news(id, |news| news.all = true);
+        self.take_early(now, id);
         self.release(now, id);
     }
 
@@ -328,6 +333,9 @@ impl<B: Body + Clone, T> Core<B, T> {
         if from == self.me {
             return;
         }
+        if !self.nodes.get(&from).is_some_and(|node| node.up) {
+            return self.note_early(from, Early { all, add, remove: remove.to_vec() });
+        }
         if all {
             self.table.forget(from);
         }
@@ -339,6 +347,32 @@ impl<B: Body + Clone, T> Core<B, T> {
             if self.table.learn(from, record) {
                 self.found(now, id);
             }
+        }
+    }
+
+    /// Routes of a node that is not known: it may be before long, or it is no more. They count only once it is known.
+    fn note_early(&mut self, from: MemberId, early: Early) {
+        let at = self.early.iter().position(|(node, _)| *node == from).unwrap_or_else(|| {
+            if self.early.len() >= EARLY_NODES_MAX {
+                self.early.pop_front();
+            }
+            self.early.push_back((from, Vec::new()));
+            self.early.len() - 1
+        });
+        let Some((_, said)) = self.early.get_mut(at) else { return };
+        if early.all {
+            said.clear();
+        }
+        if said.len() < EARLY_MAX {
+            said.push(early);
+        }
+    }
+
+    /// A node is known now: what it said before.
+    fn take_early(&mut self, now: Instant, from: MemberId) {
+        let Some(at) = self.early.iter().position(|(node, _)| *node == from) else { return };
+        for Early { all, add, remove } in self.early.remove(at).map(|(_, said)| said).unwrap_or_default() {
+            self.handle_routes(now, from, all, add, &remove);
         }
     }
 

@@ -101,6 +101,14 @@ impl News {
     }
 }
 
+/// What a node said of its routes before it was known.
+#[derive(Debug)]
+struct Early {
+    all: bool,
+    add: Vec<RouteRecord>,
+    remove: Vec<(KeyId, u32)>,
+}
+
 /// An answer for a caller that is not known yet.
 #[derive(Debug)]
 struct Held<B> {
@@ -130,6 +138,8 @@ pub(crate) struct Core<B, T> {
     /// Of messages to other nodes. None is used twice, though a node goes and comes again.
     next_number: u64,
     nodes: BTreeMap<MemberId, Node<B>>,
+    /// The oldest first.
+    early: VecDeque<(MemberId, Vec<Early>)>,
     /// Nodes with something in `done`.
     owing: BTreeSet<MemberId>,
     done_at: Option<Instant>,
@@ -161,6 +171,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             next_flow: 1,
             next_number: 1,
             nodes: BTreeMap::new(),
+            early: VecDeque::new(),
             owing: BTreeSet::new(),
             done_at: None,
             retries: VecDeque::new(),

@@ -331,3 +331,15 @@ fn what_is_lost_with_a_node_is_told_to_the_caller_also_if_it_went_on_there() {
     net.act(1, |core, now| core.handle_node_down(now, member(2)));
     assert_eq!(net.side(1).answers[&1].outcome, Err(Failure::Departed(member(2))));
 }
+
+#[test]
+fn what_a_node_says_of_its_routes_after_it_is_gone_is_not_kept() {
+    let mut net = Net::of(2);
+    let ask = key("ask");
+    net.act(1, |core, now| core.handle_node_down(now, member(2)));
+    let add = vec![super::super::RouteRecord { key: ask.clone(), host: 1 }];
+    net.act(1, |core, now| core.handle_routes(now, member(2), true, add.clone(), &[]));
+    assert_eq!(net.side(1).core.table().others().count(), 0);
+    net.act(1, |core, now| core.handle_node_up(now, member(2)));
+    assert_eq!(net.side(1).core.table().others().count(), 1, "it counts once it is known");
+}
