@@ -9,6 +9,7 @@
 //!
 //! Of the room's files `core/` decides, without sockets, tasks or clocks; `node`, `host`, `hub`, `carry` and `source` carry it out.
 
+mod builder;
 mod carry;
 mod content;
 mod core;
@@ -19,12 +20,14 @@ mod hub;
 mod key;
 mod node;
 mod source;
+mod timer;
 
 pub use self::core::{Preference, RouterCounts, Scope};
+pub use builder::{DeadLetter, NodeBuilder};
 pub use envelope::{ActorRef, Correlation, TraceContext};
 pub use error::{FlowError, RouteError};
 pub use host::{Actor, Context, Failed, Host, HostBuilder, IntoReplies, Replies};
 pub use hub::{Asking, Delivery, Direct, FromReply, Hub, Reply, Request, Sending};
 pub use key::MessageKey;
-pub use node::{DeadLetter, Node, NodeBuilder};
+pub use node::Node;
 pub use source::{Route, RouteChange, RouteSource, Routes, StaticList, Views};

@@ -3,144 +3,33 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::builder::{DeadLetter, DeadLetters, Kinds, NodeBuilder};
 use super::carry::{Carrier, Parcel};
 use super::content::Content;
-use super::core::{Answer, Core, CoreConfig, Output, Preference, RouterCounts, Scope, Told, Work};
-use super::envelope::{
-    ActorRef, Control, Correlation, Envelope, Failure, FlowHead, ReplyHead, RouteRecord, decode,
-};
+use super::core::{Answer, Core, CoreConfig, Output, RouterCounts, Scope, Told, Work};
+use super::envelope::{ActorRef, Control, Envelope, Failure, FlowHead, ReplyHead, RouteRecord, decode};
 use super::error::{FlowError, RouteError};
 use super::host::{HostBuilder, Shared};
 use super::hub::Hub;
 use super::key::{KeyId, MessageKey};
-use super::source::{self, Route, RouteChange, RouteSource, Routes, Views};
+use super::source::{self, Route, RouteChange, RouteSource};
+use super::timer::{Timer, keep_time};
 use crate::{HandlerError, Kind, MemberId, Messenger, Raw};
 
-/// The router's protocol number.
-const PROTOCOL: u16 = 2;
 /// Names of keys that this process sent, for errors.
 const NAMES_MAX: usize = 65_536;
 
 pub(crate) type Answered = oneshot::Sender<Answer<Content>>;
 type TheCore = Core<Content, Answered>;
-
-/// How a node is to be.
-#[derive(Clone)]
-#[must_use = "nothing happens before `start`"]
-pub struct NodeBuilder {
-    config: CoreConfig,
-    open: bool,
-    source: Arc<dyn RouteSource>,
-    dead: Option<DeadLetters>,
-}
-
-type DeadLetters = Arc<dyn Fn(DeadLetter) + Send + Sync>;
-
-/// A message that could not be delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// What it is, if this node knows its name.
-    pub key: Option<MessageKey>,
-    /// Which flow it belonged to.
-    pub flow: Correlation,
-    /// Its body, encoded; `None` if it cannot be.
-    pub body: Option<Bytes>,
-    /// Why.
-    pub why: FlowError,
-}
-
-impl fmt::Debug for NodeBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeBuilder")
-            .field("config", &self.config)
-            .field("open", &self.open)
-            .finish_non_exhaustive()
-    }
-}
-
-impl NodeBuilder {
-    /// Which of several providers gets a message. Default: those of this node in turn, others if it has none.
-    pub const fn preference(mut self, preference: Preference) -> Self {
-        self.config.preference = preference;
-        self
-    }
-
-    /// How long a message that nobody is known to handle waits, while the network is asked. Default 500 ms.
-    pub const fn grace(mut self, grace: Duration) -> Self {
-        self.config.grace = grace;
-        self
-    }
-
-    /// How many nodes a flow may go through, at most 255, and how many handlers. Default 32 and 64.
-    pub const fn limits(mut self, hops: u8, handlers: u16) -> Self {
-        (self.config.hops_max, self.config.depth_max) = (hops, handlers);
-        self
-    }
-
-    /// Who knows the nodes and their routes. Default [`Views`].
-    pub fn source(mut self, source: impl RouteSource) -> Self {
-        self.config.exchange = source.exchange();
-        self.source = Arc::new(source);
-        self
-    }
-
-    /// The network has no views: whoever is reached by a contact may be a node. All nodes of a network must agree.
-    pub const fn without_views(mut self) -> Self {
-        self.open = true;
-        self
-    }
-
-    /// Gets every message that could not be delivered. Called in the task that found out: must not wait.
-    pub fn dead_letters(mut self, hook: impl Fn(DeadLetter) + Send + Sync + 'static) -> Self {
-        self.dead = Some(Arc::new(hook));
-        self
-    }
-
-    /// Begins to route over this messenger. One node a messenger.
-    ///
-    /// # Errors
-    ///
-    /// [`HandlerError`]: there is a node already.
-    pub fn start(self, messenger: &Messenger) -> Result<Node, HandlerError> {
-        let kinds = Kinds::new(self.open);
-        let id = messenger.id();
-        let core_exchanges = self.config.exchange;
-        let mut core = Core::new(id, self.config);
-        core.set_joined(messenger.member().joined);
-        let inner = Arc::new_cyclic(|weak| Inner {
-            id: Mutex::new(id),
-            carrier: Carrier::new(messenger.clone(), weak.clone()),
-            messenger: messenger.clone(),
-            kinds,
-            core: Mutex::new(core),
-            hosts: Mutex::default(),
-            watches: Mutex::default(),
-            names: RwLock::default(),
-            next_watch: AtomicU64::new(1),
-            next_hub: AtomicU32::new(1),
-            timer: Arc::default(),
-            source: (!core_exchanges).then(|| Arc::clone(&self.source)),
-            dead: self.dead,
-            gone: CancellationToken::new(),
-            closed: AtomicBool::new(false),
-        });
-        inner.listen()?;
-        messenger.spawn(keep_time(Arc::downgrade(&inner), Arc::clone(&inner.timer)));
-        messenger.spawn(source::follow_events(Arc::downgrade(&inner), messenger.events()));
-        let routes = Routes::new(Arc::downgrade(&inner), inner.gone.clone());
-        self.source.start(messenger, routes);
-        Ok(Node { inner })
-    }
-}
 
 /// A node of a network of actors. Cheap to clone; the last clone, and the last of its hubs and hosts, closes it: then
 /// promises end as closed.
@@ -158,7 +47,7 @@ impl fmt::Debug for Node {
 impl Node {
     /// How a node is to be.
     pub fn builder() -> NodeBuilder {
-        NodeBuilder { config: CoreConfig::default(), open: false, source: Arc::new(Views), dead: None }
+        NodeBuilder::default()
     }
 
     /// Which node this is: the member id of its messenger. When the messenger becomes another member, so does the node: its
@@ -216,28 +105,6 @@ impl Node {
     }
 }
 
-/// Types of what routers say to each other.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Kinds {
-    pub(crate) flow: Kind,
-    pub(crate) reply: Kind,
-    pub(crate) control: Kind,
-}
-
-impl Kinds {
-    const fn new(open: bool) -> Self {
-        const fn kind(name: &'static str, open: bool) -> Kind {
-            let kind = Kind::new(name, 1).of_protocol(PROTOCOL);
-            if open { kind.open() } else { kind }
-        }
-        Self {
-            flow: kind("karere.router.flow", open),
-            reply: kind("karere.router.reply", open),
-            control: kind("karere.router.control", open),
-        }
-    }
-}
-
 /// See the module's text.
 pub(crate) struct Inner {
     /// Of the messenger, as the core knows it.
@@ -271,6 +138,40 @@ thread_local! {
 }
 
 impl Inner {
+    /// Begins to route. `source`: who is told of changes, if not the other routers.
+    pub(super) fn start(
+        messenger: &Messenger,
+        config: CoreConfig,
+        kinds: Kinds,
+        source: Option<Arc<dyn RouteSource>>,
+        dead: Option<DeadLetters>,
+    ) -> Result<Arc<Self>, HandlerError> {
+        let id = messenger.id();
+        let mut core = Core::new(id, config);
+        core.set_joined(messenger.member().joined);
+        let inner = Arc::new_cyclic(|weak| Self {
+            id: Mutex::new(id),
+            carrier: Carrier::new(messenger.clone(), weak.clone()),
+            messenger: messenger.clone(),
+            kinds,
+            core: Mutex::new(core),
+            hosts: Mutex::default(),
+            watches: Mutex::default(),
+            names: RwLock::default(),
+            next_watch: AtomicU64::new(1),
+            next_hub: AtomicU32::new(1),
+            timer: Arc::default(),
+            source,
+            dead,
+            gone: CancellationToken::new(),
+            closed: AtomicBool::new(false),
+        });
+        inner.listen()?;
+        messenger.spawn(keep_time(Arc::downgrade(&inner), Arc::clone(&inner.timer)));
+        messenger.spawn(source::follow_events(Arc::downgrade(&inner), messenger.events()));
+        Ok(inner)
+    }
+
     pub(crate) fn id(&self) -> MemberId {
         *self.id.lock()
     }
@@ -528,60 +429,7 @@ impl Drop for Inner {
             shared.bell.notify_waiters();
             shared.bell.notify_one();
         }
-        self.timer.changed.notify_one();
+        self.timer.end();
         self.gone.cancel();
-    }
-}
-
-/// When the core wants to be called.
-#[derive(Debug, Default)]
-struct Timer {
-    at: Mutex<Option<Instant>>,
-    changed: Notify,
-}
-
-impl Timer {
-    /// At this time, if not before.
-    fn arm(&self, next: Option<Instant>) {
-        let Some(next) = next else { return };
-        let mut at = self.at.lock();
-        if at.is_none_or(|at| next < at) {
-            *at = Some(next);
-            self.changed.notify_one();
-        }
-    }
-}
-
-/// Closes the node when it is dropped.
-struct CloseAtEnd(Weak<Inner>);
-
-impl Drop for CloseAtEnd {
-    fn drop(&mut self) {
-        if let Some(inner) = self.0.upgrade() {
-            inner.close();
-        }
-    }
-}
-
-/// Calls the core when it wants to be called. Keeps nothing of the node while it waits.
-async fn keep_time(inner: Weak<Inner>, timer: Arc<Timer>) {
-    // Ends with the messenger: nobody would wake who waits.
-    let _end = CloseAtEnd(inner.clone());
-    loop {
-        let at = *timer.at.lock();
-        let changed = timer.changed.notified();
-        match at {
-            None => changed.await,
-            Some(at) => {
-                if tokio::time::timeout_at(at.into(), changed).await.is_err() {
-                    *timer.at.lock() = None;
-                    let Some(inner) = inner.upgrade() else { return };
-                    inner.act(|core, now| core.handle_timeout(now));
-                }
-            }
-        }
-        if inner.strong_count() == 0 {
-            return;
-        }
     }
 }
