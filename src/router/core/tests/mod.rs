@@ -2,6 +2,7 @@
 
 mod behaviours;
 mod found;
+mod hostile;
 mod lanes;
 mod net;
 mod tables;
