@@ -95,6 +95,7 @@ mod messenger;
 mod peer;
 mod plug;
 pub mod router;
+pub mod rendezvous;
 mod session;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]

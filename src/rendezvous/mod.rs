@@ -1,0 +1,5 @@
+//! Rendezvous: the one address a network needs (after kino). One ordered log decides who is in, what they handle and which view is
+//! valid; the messengers of the network are driven by it; the network lives on without it.
+
+#[cfg(feature = "rendezvous")]
+mod raft;
