@@ -3,3 +3,8 @@
 
 #[cfg(feature = "rendezvous")]
 mod raft;
+mod state;
+mod words;
+
+pub use state::{Token, Why};
+pub use words::Health;

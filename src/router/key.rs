@@ -14,7 +14,7 @@ pub(crate) const PARTITION_BYTES_MAX: usize = 255;
 ///
 /// Identity and version are those of the type's [`Kind`]; the partition tells actors apart that take the same type, and is
 /// empty unless said otherwise.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageKey {
     identity: Cow<'static, str>,
     version: u16,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::envelope::RouteRecord;
 use super::key::MessageKey;
@@ -13,7 +14,7 @@ use super::node::Inner;
 use crate::{Contact, Events, MemberId, Messenger, PeerEvent};
 
 /// A route: a host of a node takes messages with this key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Route {
     /// What it takes.
     pub key: MessageKey,

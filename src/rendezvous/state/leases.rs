@@ -1,0 +1,166 @@
+//! Named leases: at most one member holds each, with a token that is above all before it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Outcome, Refused};
+use crate::MemberId;
+
+/// The longest name of a lease, in bytes.
+pub(crate) const LEASE_NAME_BYTES_MAX: usize = 255;
+/// Names with a holder, in one network.
+const LEASES_MAX: usize = 4096;
+/// Members that wait for one lease.
+const WAITING_MAX: usize = 256;
+
+/// A number that grows with every grant of any lease, over restarts and recoveries too: who guards a resource refuses a lower
+/// one than it has seen (Kleppmann, "How to do distributed locking", 2016: fencing).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Token(pub(crate) u64);
+
+impl Token {
+    /// Generations above, places in the log below: 2^20 and 2^44 of them.
+    pub(super) const fn new(generation: u64, index: u64) -> Self {
+        Self(generation << 44 | index)
+    }
+
+    /// As a number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What is wanted of a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum LeaseOp {
+    /// To hold it; if somebody else does, to be the next but those who wait already.
+    Acquire { name: String, wait: bool },
+    /// Not to hold it, or wait for it, any more.
+    Release { name: String },
+}
+
+impl LeaseOp {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Acquire { name, .. } | Self::Release { name } => name,
+        }
+    }
+}
+
+/// Who holds a lease now; everybody is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeaseChange {
+    pub(crate) name: String,
+    pub(crate) holder: Option<(MemberId, Token)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Held {
+    by: MemberId,
+    token: Token,
+    waiting: VecDeque<MemberId>,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Leases {
+    held: BTreeMap<String, Held>,
+}
+
+impl Leases {
+    pub(super) fn apply(
+        &mut self,
+        member: MemberId,
+        op: &LeaseOp,
+        token: Token,
+        changes: &mut Vec<LeaseChange>,
+    ) -> Outcome {
+        if op.name().is_empty() || op.name().len() > LEASE_NAME_BYTES_MAX {
+            let text = format!("a lease's name has 1 to {LEASE_NAME_BYTES_MAX} bytes");
+            return Outcome::Refused(Refused::Unsound(text));
+        }
+        match op {
+            LeaseOp::Acquire { name, wait } => self.acquire(member, name, *wait, token, changes),
+            LeaseOp::Release { name } => self.release(member, name, token, changes),
+        }
+    }
+
+    fn acquire(
+        &mut self,
+        member: MemberId,
+        name: &str,
+        wait: bool,
+        token: Token,
+        changes: &mut Vec<LeaseChange>,
+    ) -> Outcome {
+        let full = |what| Outcome::Refused(Refused::Full(what));
+        let many = self.held.len() >= LEASES_MAX;
+        match self.held.get_mut(name) {
+            None if many => full(format!("{LEASES_MAX} leases are held")),
+            None => {
+                let held = Held { by: member, token, waiting: VecDeque::new() };
+                self.held.insert(name.to_owned(), held);
+                changes.push(LeaseChange { name: name.to_owned(), holder: Some((member, token)) });
+                Outcome::Done
+            }
+            Some(held) if held.by == member || held.waiting.contains(&member) => Outcome::Already,
+            Some(held) if !wait => Outcome::Refused(Refused::Held(held.by)),
+            Some(held) if held.waiting.len() >= WAITING_MAX => {
+                full(format!("{WAITING_MAX} members wait for it"))
+            }
+            Some(held) => {
+                held.waiting.push_back(member);
+                Outcome::Done
+            }
+        }
+    }
+
+    fn release(
+        &mut self,
+        member: MemberId,
+        name: &str,
+        token: Token,
+        changes: &mut Vec<LeaseChange>,
+    ) -> Outcome {
+        let Some(held) = self.held.get_mut(name) else { return Outcome::Already };
+        if held.by != member {
+            let before = held.waiting.len();
+            held.waiting.retain(|waiting| *waiting != member);
+            return if held.waiting.len() < before { Outcome::Done } else { Outcome::Already };
+        }
+        let next = held.waiting.pop_front();
+        match next {
+            Some(next) => (held.by, held.token) = (next, token),
+            None => {
+                self.held.remove(name);
+            }
+        }
+        changes.push(LeaseChange { name: name.to_owned(), holder: next.map(|next| (next, token)) });
+        Outcome::Done
+    }
+
+    /// A member is gone: what it held goes to the next who waits.
+    pub(super) fn forget(&mut self, member: MemberId, token: Token, changes: &mut Vec<LeaseChange>) {
+        let concerned = |held: &Held| held.by == member || held.waiting.contains(&member);
+        let names: Vec<String> =
+            self.held.iter().filter(|(_, held)| concerned(held)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.release(member, &name, token, changes);
+        }
+    }
+
+    /// All that are held.
+    pub(super) fn all(&self) -> impl Iterator<Item = LeaseChange> + '_ {
+        self.held
+            .iter()
+            .map(|(name, held)| LeaseChange { name: name.clone(), holder: Some((held.by, held.token)) })
+    }
+}
