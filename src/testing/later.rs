@@ -32,15 +32,21 @@ pub(super) enum Later {
     Release(ProcessId),
 }
 
-/// In the order of time.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    due: BTreeMap<(Instant, u64), Later>,
+/// In the order of time; of the same moment in the order in which it was added.
+#[derive(Debug)]
+pub(super) struct Queue<L = Later> {
+    due: BTreeMap<(Instant, u64), L>,
     next: u64,
 }
 
-impl Queue {
-    pub(super) fn add(&mut self, at: Instant, later: Later) {
+impl<L> Default for Queue<L> {
+    fn default() -> Self {
+        Self { due: BTreeMap::new(), next: 0 }
+    }
+}
+
+impl<L> Queue<L> {
+    pub(super) fn add(&mut self, at: Instant, later: L) {
         self.next += 1;
         self.due.insert((at, self.next), later);
     }
@@ -49,7 +55,7 @@ impl Queue {
         self.due.keys().next().map(|(at, _)| *at)
     }
 
-    pub(super) fn take(&mut self, now: Instant) -> Option<Later> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<L> {
         let entry = self.due.first_entry().filter(|entry| entry.key().0 <= now)?;
         Some(entry.remove())
     }

@@ -1,0 +1,170 @@
+//! What must hold in a world of a rendezvous, whatever goes wrong; each `Err` says what does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::rendezvous::Token;
+use crate::{MemberId, View, ViewId};
+
+/// Who has been well for so long is never evicted: eviction (5 s), settling of a new leader, a ping and a probe; and what was on its way.
+pub(super) const WELL: Duration = Duration::from_secs(12);
+
+/// Messages from one member to another, numbered from 1.
+#[derive(Debug, Default)]
+struct Way {
+    sent: u64,
+    delivered: u64,
+    /// Of those that are not delivered, which were told to be lost.
+    lost: BTreeSet<u64>,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Who is in each view that somebody has installed.
+    views: BTreeMap<ViewId, Vec<(MemberId, Option<ViewId>)>>,
+    /// The last view of each member.
+    installed: BTreeMap<MemberId, ViewId>,
+    /// Whose each term is, by the number of a server's run.
+    terms: BTreeMap<u64, usize>,
+    ways: BTreeMap<(MemberId, MemberId), Way>,
+    /// Up to which of its changes a member was told that its routes are decided.
+    registered: BTreeMap<MemberId, u64>,
+    tokens: BTreeMap<String, (Token, MemberId)>,
+    pub(super) figures: Figures,
+}
+
+/// What a world came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Figures {
+    pub(super) views: u64,
+    pub(super) terms: u64,
+    pub(super) messages: u64,
+    pub(super) registered: u64,
+    pub(super) evicted: u64,
+    pub(super) grants: u64,
+}
+
+impl Watch {
+    /// All who install a view of an id install the same one, and each only newer ones than before.
+    pub(super) fn view_installed(&mut self, by: MemberId, view: &View) -> Result<(), String> {
+        let id = view.id();
+        let mut members: Vec<_> = view.members().iter().map(|member| (member.id, member.joined)).collect();
+        members.sort_unstable();
+        if let Some(before) = self.views.get(&id)
+            && *before != members
+        {
+            return Err(format!("view {id} is {members:?} at {by:.8}, and was {before:?}"));
+        }
+        self.views.insert(id, members);
+        self.figures.views = self.views.len() as u64;
+        match self.installed.insert(by, id) {
+            Some(before) if before > id => Err(format!("{by:.8} went back from view {before} to {id}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// At one moment at most one server may speak, and in one term only one ever.
+    pub(super) fn may_speak(&mut self, leases: &[(usize, u64)]) -> Result<(), String> {
+        for (run, term) in leases {
+            let before = *self.terms.entry(*term).or_insert(*run);
+            if before != *run {
+                return Err(format!("term {term} is of server run {run}, and was of {before}"));
+            }
+        }
+        self.figures.terms = self.terms.len() as u64;
+        match leases {
+            [] | [_] => Ok(()),
+            several => Err(format!("several servers may speak: (run, term) {several:?}")),
+        }
+    }
+
+    // ---- messages between members ----
+
+    pub(super) fn sent(&mut self, from: MemberId, to: MemberId) -> u64 {
+        let way = self.ways.entry((from, to)).or_default();
+        way.sent += 1;
+        self.figures.messages += 1;
+        way.sent
+    }
+
+    pub(super) fn delivered(&mut self, from: MemberId, to: MemberId, number: u64) -> Result<(), String> {
+        let way = self.ways.entry((from, to)).or_default();
+        if number > way.sent {
+            return Err(format!("{to:.8} got message {number} of {from:.8}, which sent {}", way.sent));
+        }
+        if number <= way.delivered {
+            return Err(format!("{to:.8} got message {number} of {from:.8} after {}", way.delivered));
+        }
+        let between: Vec<u64> = (way.delivered + 1..number).filter(|missing| !way.lost.contains(missing)).collect();
+        way.delivered = number;
+        if between.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{to:.8} got message {number} of {from:.8} before {between:?}"))
+        }
+    }
+
+    /// The sender was told that a message may be lost: only of one with whom it is no longer in one view.
+    pub(super) fn lost(&mut self, from: MemberId, to: MemberId, number: u64) {
+        self.ways.entry((from, to)).or_default().lost.insert(number);
+    }
+
+    /// Between those who are members at the end all has arrived.
+    pub(super) fn all_arrived(&self, members: &BTreeSet<MemberId>) -> Result<(), String> {
+        for ((from, to), way) in &self.ways {
+            let both = members.contains(from) && members.contains(to);
+            if both && (way.delivered < way.sent || !way.lost.is_empty()) {
+                return Err(format!(
+                    "{from:.8} and {to:.8} are members, and of {} messages {} were delivered, lost {:?}",
+                    way.sent, way.delivered, way.lost
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- routes and leases ----
+
+    pub(super) fn routes_registered(&mut self, member: MemberId, changes: u64) {
+        let known = self.registered.entry(member).or_default();
+        *known = changes.max(*known);
+        self.figures.registered += 1;
+    }
+
+    /// What a leader that may speak knows of a member's routes is never less than what that member was told.
+    pub(super) fn leader_knows(&self, member: MemberId, changes: u64) -> Result<(), String> {
+        match self.registered.get(&member) {
+            Some(told) if *told > changes => {
+                Err(format!("{member:.8} was told that change {told} is decided, the leader knows {changes}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Disks were lost: what was decided may be forgotten.
+    pub(super) fn disks_lost(&mut self) {
+        self.registered.clear();
+    }
+
+    pub(super) fn granted(&mut self, name: &str, to: MemberId, token: Token) -> Result<(), String> {
+        match self.tokens.insert(name.to_owned(), (token, to)) {
+            Some((before, whose)) if before > token || (before == token && whose != to) => {
+                Err(format!("lease {name}: token {token} for {to:.8} after {before} for {whose:.8}"))
+            }
+            before => {
+                self.figures.grants += u64::from(before.is_none_or(|(before, _)| before != token));
+                Ok(())
+            }
+        }
+    }
+
+    /// Nobody who is well is evicted for being silent.
+    pub(super) fn evicted(&mut self, member: MemberId, ill: Option<Instant>, now: Instant) -> Result<(), String> {
+        self.figures.evicted += 1;
+        match ill {
+            Some(until) if now < until + WELL => Ok(()),
+            _ => Err(format!("{member:.8} was evicted and had been well for {WELL:?}")),
+        }
+    }
+}
