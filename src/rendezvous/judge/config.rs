@@ -25,6 +25,9 @@ pub(crate) enum JudgeConfigError {
         /// How far pings are apart.
         ping: Duration,
     },
+    /// Nothing would ever be decided.
+    #[error("{0:?} is too long: at most {TIME_MAX:?}")]
+    TooLong(Duration),
     /// No witness could find anything out.
     #[error("{0:?} for a probe is too short: at least {PROBE_MIN:?}")]
     ProbeTooShort(Duration),
@@ -36,6 +39,8 @@ const PING_MIN: Duration = Duration::from_millis(10);
 const PINGS_MISSED_MIN: u32 = 4;
 /// The witness tries for half of it: a dial and its answer on a path of 10 ms.
 const PROBE_MIN: Duration = Duration::from_millis(20);
+/// Far beyond what anybody wants, and sums of it stay within what the clock can say.
+const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl JudgeConfig {
     /// `ping`: how far pings are apart. `eviction`: a member unheard for this is silent, and its case begins. `probe`: the answer of
@@ -58,6 +63,9 @@ impl JudgeConfig {
         }
         if probe < PROBE_MIN {
             return Err(JudgeConfigError::ProbeTooShort(probe));
+        }
+        if let Some(long) = [ping, eviction, probe, settle].into_iter().find(|time| *time > TIME_MAX) {
+            return Err(JudgeConfigError::TooLong(long));
         }
         Ok(Self { ping, eviction, probe, settle })
     }
