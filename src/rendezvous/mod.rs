@@ -6,6 +6,8 @@
 mod judge;
 #[cfg(feature = "rendezvous")]
 mod raft;
+#[cfg(feature = "rendezvous")]
+mod server;
 mod state;
 mod words;
 
