@@ -34,8 +34,8 @@ use self::node::{Hello, Node};
 use self::table::Table;
 use crate::rendezvous::judge::{Judge, ProbeId};
 use crate::rendezvous::state::{ClusterId, Op, Outcome, State, Why};
-use crate::rendezvous::words::{Health, Ping, Pong, Refusal, Report, ToNode, ToServer};
-use crate::{Member, MemberId, ViewId};
+use crate::rendezvous::words::{Health, Ping, Pong, Refusal, ToNode, ToServer};
+use crate::{MemberId, ViewId};
 
 /// What a tool asks that the log decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(crate) struct Desk {
     began: Instant,
     /// It may speak before this.
     until: Instant,
+    /// Since when it was seen that it may not.
+    silent: Option<Instant>,
     /// The first members are let in from then on.
     opens: Instant,
     /// Those of before are collected before this, after a recovery.
@@ -114,6 +116,7 @@ impl Desk {
             seed,
             began: now,
             until,
+            silent: None,
             opens,
             gathers: None,
             commit: Commit::default(),
@@ -169,16 +172,20 @@ impl Desk {
 
     // ---- what comes in ----
 
-    /// Until when it may speak. While it could not, nobody could answer it either: after that everybody is given time again.
-    pub(crate) fn handle_lease(&mut self, now: Instant, until: Instant) {
-        if !self.speaks(now) {
+    /// Until when it may speak, if it may now. Said anew before anything is said by it. If it could not for longer than a ping, nobody
+    /// could answer it either: everybody is given time again.
+    pub(crate) fn handle_lease(&mut self, now: Instant, until: Option<Instant>) {
+        let Some(until) = until else {
+            self.until = self.until.min(now);
+            self.silent.get_or_insert(now);
+            return;
+        };
+        self.until = until;
+        if self.silent.take().is_some_and(|since| now.duration_since(since) >= self.config.judge.ping()) {
             self.judge = Judge::new(self.config.judge, self.seed, now, self.members.iter().copied());
             self.probes.clear();
-            let members = std::mem::take(&mut self.members);
-            members.iter().for_each(|member| self.table.set(*member, Health::Healthy));
-            self.members = members;
+            self.members.iter().for_each(|member| self.table.set(*member, Health::Healthy));
         }
-        self.until = until.max(self.until);
     }
 
     /// A message of a node.

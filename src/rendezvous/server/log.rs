@@ -1,0 +1,3 @@
+//! The log, as the server sees it.
+
+pub(super) use super::solo::{Log, ServerSeen, Standing};
