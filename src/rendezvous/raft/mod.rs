@@ -2,6 +2,7 @@
 //! this room and nowhere else; the rest of the house sees [`Log`] and [`Machine`].
 
 mod machine;
+mod store;
 mod types;
 
 pub(crate) use machine::{At, Machine};
