@@ -26,7 +26,10 @@ pub(super) const SNAPSHOT_TIME: Duration = Duration::from_secs(60);
 pub(super) const ADDRESS_BYTES_MAX: usize = 255 + 6;
 
 const _: () = assert!(HEARTBEAT.as_millis() * 3 <= ELECTION_MIN.as_millis(), "two signs of life may be lost");
-const _: () = assert!(ELECTION_MIN.as_millis() < ELECTION_MAX.as_millis(), "or two stand for election at once, for ever");
+const _: () = assert!(
+    ELECTION_MIN.as_millis() < ELECTION_MAX.as_millis(),
+    "or two stand for election at once, for ever"
+);
 const _: () = assert!(KEEP < SNAPSHOT_EVERY);
 
 /// How a server takes part.
@@ -54,7 +57,10 @@ pub(crate) struct LogConfig {
 
 impl LogConfig {
     /// With the default times.
-    pub(crate) fn new(address: impl Into<String>, peers: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub(crate) fn new(
+        address: impl Into<String>,
+        peers: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
         Self {
             address: address.into(),
             peers: peers.into_iter().map(Into::into).collect(),
@@ -93,7 +99,10 @@ impl LogConfig {
             return Err(ConfigFault::Servers { servers });
         }
         if self.heartbeat.as_millis() == 0 || self.heartbeat * 3 > self.election_min {
-            return Err(ConfigFault::Heartbeat { heartbeat: self.heartbeat, election_min: self.election_min });
+            return Err(ConfigFault::Heartbeat {
+                heartbeat: self.heartbeat,
+                election_min: self.election_min,
+            });
         }
         if self.election_min.as_millis() >= self.election_max.as_millis() {
             return Err(ConfigFault::Election { min: self.election_min, max: self.election_max });
@@ -139,7 +148,9 @@ pub(crate) enum ConfigFault {
         servers: usize,
     },
     /// Two signs of life that are lost would cost the leader its place.
-    #[error("heartbeat of {heartbeat:?}: at least a millisecond, at most a third of the shortest election timeout, {election_min:?}")]
+    #[error(
+        "heartbeat of {heartbeat:?}: at least a millisecond, at most a third of the shortest election timeout, {election_min:?}"
+    )]
     Heartbeat {
         /// What was given.
         heartbeat: Duration,

@@ -82,7 +82,8 @@ pub(super) async fn run(house: Arc<House>) {
         let would_win = poll(&house, &raft, &me).await;
         // A leader that spoke meanwhile is not stood against.
         let Some(still) = Me::look(&raft).await else { return };
-        if would_win && still.voted_at == me.voted_at && !still.leads && raft.trigger().elect().await.is_err() {
+        if would_win && still.voted_at == me.voted_at && !still.leads && raft.trigger().elect().await.is_err()
+        {
             return;
         }
         wait = draw(&house, config.election_min, config.election_max);

@@ -63,7 +63,8 @@ pub(super) fn decide(me: &Introduction, address: &str, others: &BTreeMap<String,
                 if let Met::Server(other) = met {
                     is_founded |= other.cluster.is_some();
                     if servers.insert(other.server, Server { address: place.clone() }).is_some() {
-                        missing.push(format!("{place}: another has its number: one data directory is a copy"));
+                        missing
+                            .push(format!("{place}: another has its number: one data directory is a copy"));
                     }
                 }
             }
@@ -121,7 +122,9 @@ pub(super) async fn run(house: Arc<House>) {
                     said = Some(state.clone());
                 }
                 let is_waiting = house.cluster().is_none();
-                house.founding.send_if_modified(|now| is_waiting && std::mem::replace(now, state.clone()) != state);
+                house
+                    .founding
+                    .send_if_modified(|now| is_waiting && std::mem::replace(now, state.clone()) != state);
             }
         }
         tokio::time::sleep_until((began + ROUND).into()).await;
@@ -130,7 +133,9 @@ pub(super) async fn run(house: Arc<House>) {
 
 fn text(state: &Founding) -> String {
     match state {
-        Founding::Waits(missing) => format!("a cluster is founded when these are there: {}", missing.join("; ")),
+        Founding::Waits(missing) => {
+            format!("a cluster is founded when these are there: {}", missing.join("; "))
+        }
         Founding::WaitsToBeAdded => "waits to be added to a cluster that exists".to_owned(),
         Founding::Over => "of a cluster".to_owned(),
     }

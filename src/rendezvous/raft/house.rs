@@ -42,7 +42,6 @@ impl Counts {
 }
 
 /// See the module's text.
-#[derive(Debug)]
 pub(super) struct House {
     pub(super) me: ServerId,
     pub(super) config: LogConfig,
@@ -83,6 +82,13 @@ pub(super) enum Unanswered {
     Nonsense,
 }
 
+impl std::fmt::Debug for House {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let me = format_args!("{:016x}", self.me);
+        f.debug_struct("House").field("me", &me).field("standing", &self.standing).finish_non_exhaustive()
+    }
+}
+
 impl House {
     pub(super) fn raft(&self) -> Option<&Raft<Types>> {
         self.raft.get()
@@ -101,7 +107,11 @@ impl House {
     pub(super) async fn join_cluster(&self, cluster: u128) -> Result<(), StoreError> {
         let _alone = self.joining.lock().await;
         if self.cluster().is_none() {
-            tracing::info!(server = format_args!("{:016x}", self.me), cluster = format_args!("{cluster:032x}"), "joined");
+            tracing::info!(
+                server = format_args!("{:016x}", self.me),
+                cluster = format_args!("{cluster:032x}"),
+                "joined"
+            );
             self.store.set_cluster(cluster).await?;
             self.founding.send_replace(Founding::Over);
         }

@@ -114,7 +114,8 @@ impl Leases {
 
     /// The latest time at which a majority of them stood behind this server.
     fn majority_since(&self, voters: &BTreeSet<ServerId>, term: u64, now: Instant) -> Option<Instant> {
-        let mut since: Vec<Instant> = voters.iter().filter_map(|voter| self.since(*voter, term, now)).collect();
+        let mut since: Vec<Instant> =
+            voters.iter().filter_map(|voter| self.since(*voter, term, now)).collect();
         since.sort_unstable_by(|a, b| b.cmp(a));
         since.get(voters.len() / 2).copied()
     }

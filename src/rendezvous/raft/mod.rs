@@ -10,6 +10,8 @@
 //! openraft is told to have one leader a term (`single-term-leader`): without it two leaders, one after the other, may share a term,
 //! and a term would fence nobody.
 
+#![allow(dead_code, unused_imports, reason = "the rendezvous' machine and its leader's desk come on top")]
+
 mod asking;
 mod change;
 mod config;

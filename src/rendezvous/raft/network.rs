@@ -60,7 +60,11 @@ impl Way {
 }
 
 impl RaftNetwork<Types> for Way {
-    async fn append_entries(&mut self, mut rpc: AppendRequest, option: RPCOption) -> Result<AppendReply, Failed> {
+    async fn append_entries(
+        &mut self,
+        mut rpc: AppendRequest,
+        option: RPCOption,
+    ) -> Result<AppendReply, Failed> {
         let was_cut = cut(&mut rpc);
         let (vote, before) = (rpc.vote, rpc.prev_log_id);
         let upto = rpc.entries.last().map(|entry| *entry.get_log_id()).or(before);

@@ -81,7 +81,8 @@ fn follow(house: &House, seen: &Metrics) {
 /// What was in its log when it was elected is all that earlier terms decided, and perhaps more: with that applied it is current.
 fn leading(me: ServerId, led: Option<Led>, seen: &Metrics) -> Option<Led> {
     let vote = &seen.vote;
-    let leads = seen.state == ServerState::Leader && vote.is_committed() && vote.leader_id().voted_for() == Some(me);
+    let leads =
+        seen.state == ServerState::Leader && vote.is_committed() && vote.leader_id().voted_for() == Some(me);
     let term = vote.leader_id().term;
     match led {
         _ if !leads => None,

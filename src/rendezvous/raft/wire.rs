@@ -3,7 +3,7 @@
 //! panic at does not reach it.
 
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
-use openraft::{EntryPayload, LogId, Membership, RaftLogId, Vote};
+use openraft::{EntryPayload, LogId, Membership, RaftLogId, SnapshotMeta, Vote};
 use serde::{Deserialize, Serialize};
 
 use super::SERVERS_MAX;
@@ -154,8 +154,22 @@ pub(super) fn is_sound_membership(membership: &Membership<ServerId, Server>) -> 
         && membership.nodes().all(|(_, server)| server.address.len() <= ADDRESS_BYTES_MAX)
 }
 
+/// A snapshot of what was decided up to the leader's own term.
+pub(super) fn is_sound_snapshot(meta: &SnapshotMeta<ServerId, Server>, vote: &Vote<ServerId>) -> bool {
+    let Some(last) = meta.last_log_id else { return false };
+    let is_of_it = meta.last_membership.log_id().is_some_and(|id| id <= last);
+    is_sound_id(&last)
+        && last.leader_id.term <= vote.leader_id().term
+        && is_of_it
+        && is_sound_membership(meta.last_membership.membership())
+}
+
 /// What an append of ours may be answered with.
-pub(super) fn is_sound_append_reply(reply: &AppendReply, ours: &Vote<ServerId>, after: Option<&LogId<ServerId>>) -> bool {
+pub(super) fn is_sound_append_reply(
+    reply: &AppendReply,
+    ours: &Vote<ServerId>,
+    after: Option<&LogId<ServerId>>,
+) -> bool {
     match reply {
         AppendReply::Success => true,
         // We never ask for it, so nobody answers it.
