@@ -2,7 +2,6 @@
 //! valid; the messengers of the network are driven by it; the network lives on without it.
 
 #[cfg(feature = "rendezvous")]
-#[allow(dead_code, unused_imports, reason = "the leader's desk, which calls it, is under way")]
 mod judge;
 #[cfg(feature = "rendezvous")]
 mod raft;
@@ -11,5 +10,7 @@ mod server;
 mod state;
 mod words;
 
+#[cfg(feature = "rendezvous")]
+pub use server::{Server, ServerBuilder, ServerError, ServerStanding, ServerTimes, TimesError};
 pub use state::{Token, Why};
 pub use words::Health;

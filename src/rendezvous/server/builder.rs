@@ -1,20 +1,21 @@
 //! Building and starting a server.
 
-use std::net::IpAddr;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::data::default_directory;
+use super::desk::DeskConfig;
 use super::handle::Server;
 use super::listen::listen;
-use super::log::{Log, LogConfig, LogError};
 use super::machine::Applied;
 use super::office::Office;
 use super::run::run;
 use super::times::{ServerTimes, TimesError, messenger_defaults};
-use crate::rendezvous::raft::{Disk, Names, Store};
 #[cfg(feature = "tls")]
 use crate::Tls;
+use crate::rendezvous::raft::{Disk, Log, LogConfig, Names, OpenError, Store};
 use crate::{Endpoint, EndpointError, HandlerError, Messenger, StartError, Timeouts, Views};
 
 /// The port of a server, where none is given.
@@ -46,7 +47,9 @@ pub enum ServerError {
         bound: String,
     },
     /// There is no place to keep the log.
-    #[error("no data directory was given, and there is neither STATE_DIRECTORY nor HOME to choose one: give one (`data`)")]
+    #[error(
+        "no data directory was given, and there is neither STATE_DIRECTORY nor HOME to choose one: give one (`data`)"
+    )]
     NoDirectory,
     /// The data directory cannot be used: it belongs to another network, or is damaged, full, in use or refused. The text says what to do.
     #[error("{0}")]
@@ -180,25 +183,101 @@ impl ServerBuilder {
     /// # Errors
     ///
     /// [`ServerError`]; nothing is left running, and what is on the disk is as it was.
-    pub async fn start(mut self) -> Result<Server, ServerError> {
-        let config = self.times.check(&self.timeouts)?;
+    pub async fn start(self) -> Result<Server, ServerError> {
+        self.start_in(crate::Builder::start).await
+    }
+
+    /// Starts in any network: `start` is what starts the messenger there.
+    async fn start_in<F>(self, start: impl FnOnce(crate::Builder) -> F) -> Result<Server, ServerError>
+    where
+        F: Future<Output = Result<Messenger, StartError>>,
+    {
+        let desk = self.times.check(&self.timeouts)?;
         let peers = self.peers.iter().map(|peer| Ok(peer.parse::<Endpoint>()?.to_string()));
         let peers: Vec<String> = peers.collect::<Result<_, EndpointError>>()?;
         let disk = self.disk()?;
-        let names = (self.environment.clone(), self.network.clone());
-        let mut messenger =
-            self.messenger.bind(self.bind.clone()).network(&self.environment, &self.network).timeouts(self.timeouts);
-        if let Some(advertise) = &self.advertise {
-            messenger = messenger.advertise(advertise);
-        }
-        let messenger = messenger.start().await?;
-        let start = open(&messenger, disk, (self.times, config), names, peers, self.join);
-        match start.await {
-            Ok(office) => Ok(Server::new(office)),
+        let messenger = self.messenger.clone().bind(&self.bind).timeouts(self.timeouts);
+        let messenger = messenger.network(&self.environment, &self.network);
+        let messenger = match &self.advertise {
+            Some(advertise) => messenger.advertise(advertise),
+            None => messenger,
+        };
+        let messenger = start(messenger).await?;
+        match self.open(&messenger, disk, desk, peers).await {
+            Ok((office, address)) => Ok(Server::new(office, address)),
             Err(why) => {
                 messenger.close().await;
                 Err(why)
             }
         }
     }
+}
+
+impl ServerBuilder {
+    fn disk(&self) -> Result<Disk, ServerError> {
+        match &self.keep {
+            Keep::Memory => Ok(Disk::of_backend(redb::backends::InMemoryBackend::new())),
+            Keep::Directory(path) => Ok(Disk::in_directory(path)),
+            Keep::Default => {
+                default_directory(&self.environment, &self.network, |name| std::env::var_os(name))
+                    .map(Disk::in_directory)
+                    .ok_or(ServerError::NoDirectory)
+            }
+        }
+    }
+
+    /// Opens the log over a messenger that runs, and listens.
+    async fn open(
+        &self,
+        messenger: &Messenger,
+        disk: Disk,
+        desk: DeskConfig,
+        peers: Vec<String>,
+    ) -> Result<(Arc<Office>, Endpoint), ServerError> {
+        let address = self.address(messenger, peers.is_empty() && !self.join)?;
+        let names = Names { environment: self.environment.clone(), network: self.network.clone() };
+        // Both are drawn anew at each start, from what makes this run's id unique.
+        let chance = messenger.id().to_bytes();
+        let (fresh_id, seed) = (half(&chance, 0) ^ half(&chance, 8), half(&chance, 8));
+        let store =
+            Store::open(disk, &names, fresh_id).await.map_err(|why| ServerError::Data(why.to_string()))?;
+        let log = LogConfig {
+            join: self.join,
+            heartbeat: self.times.heartbeat,
+            election_min: self.times.election_min,
+            election_max: self.times.election_max,
+            ..LogConfig::new(address.to_string(), peers)
+        };
+        let applied = Applied::default();
+        let log =
+            Log::open(messenger, store.clone(), applied.clone(), log, seed).await.map_err(
+                |why| match why {
+                    OpenError::Store(why) => ServerError::Data(why.to_string()),
+                    OpenError::Handlers(why) => ServerError::Handlers(why),
+                    why @ (OpenError::Config(_) | OpenError::Raft(_)) => ServerError::Log(why.to_string()),
+                },
+            )?;
+        let names = (names.environment, names.network);
+        let office = Arc::new(Office::new(messenger.clone(), (log, store), applied, desk, names, seed));
+        listen(&office)?;
+        messenger.spawn(run(Arc::clone(&office)));
+        Ok((office, address))
+    }
+
+    /// Where the others reach it. Alone, it need not be reached by other servers.
+    fn address(&self, messenger: &Messenger, alone: bool) -> Result<Endpoint, ServerError> {
+        let member = messenger.member();
+        if let Some(endpoint) = member.endpoints.first() {
+            return Ok(endpoint.clone());
+        }
+        match messenger.local_address() {
+            Some(bound) if alone => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port())).into()),
+            Some(_) | None => Err(ServerError::NoAddress { bound: self.bind.clone() }),
+        }
+    }
+}
+
+/// Eight of sixteen bytes, as a number.
+fn half(bytes: &[u8; 16], from: usize) -> u64 {
+    bytes.iter().skip(from).take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -41,9 +41,8 @@ mod tests {
     use super::*;
 
     fn directory(set: &[(&str, &str)]) -> Option<String> {
-        let variable = |name: &str| {
-            set.iter().find(|(other, _)| *other == name).map(|(_, value)| OsString::from(value))
-        };
+        let variable =
+            |name: &str| set.iter().find(|(other, _)| *other == name).map(|(_, value)| OsString::from(value));
         default_directory("production", "or/ders", variable).map(|path| path.to_string_lossy().into_owned())
     }
 

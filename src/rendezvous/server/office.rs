@@ -9,10 +9,10 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Desk, DeskConfig, Order, Ordered};
-use super::log::{Log, Standing};
 use super::machine::Applied;
 use super::standing::ServerStanding;
-use crate::rendezvous::state::State;
+use crate::rendezvous::raft::{Log, Standing, Store};
+use crate::rendezvous::state::{ClusterId, State};
 use crate::{MemberId, Messenger};
 
 /// While it may not speak though it leads, it looks again so often.
@@ -23,6 +23,7 @@ pub(super) const LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Office {
     pub(super) messenger: Messenger,
     pub(super) log: Log,
+    store: Store,
     pub(super) applied: Applied,
     pub(super) config: DeskConfig,
     pub(super) environment: String,
@@ -54,7 +55,7 @@ pub(super) struct Copies(pub(super) Vec<(MemberId, Bytes)>);
 impl Office {
     pub(super) fn new(
         messenger: Messenger,
-        log: Log,
+        (log, store): (Log, Store),
         applied: Applied,
         config: DeskConfig,
         (environment, network): (String, String),
@@ -64,6 +65,7 @@ impl Office {
         Self {
             messenger,
             log,
+            store,
             applied,
             config,
             environment,
@@ -99,11 +101,6 @@ impl Office {
         now
     }
 
-    /// Whether it leads in this term.
-    pub(super) fn leads_in(&self, term: u64) -> bool {
-        self.desk.lock().as_ref().is_some_and(|desk| desk.term() == term)
-    }
-
     /// The desk of this term, or none. Says to whom the one before has spoken.
     pub(super) fn set_desk(&self, desk: Option<Desk>) -> Vec<MemberId> {
         let before = std::mem::replace(&mut *self.desk.lock(), desk);
@@ -113,8 +110,14 @@ impl Office {
         before.map(|desk| desk.audience()).unwrap_or_default()
     }
 
-    pub(super) fn has_desk(&self) -> bool {
-        self.desk.lock().is_some()
+    /// The term of the desk, if there is one.
+    pub(super) fn desk_term(&self) -> Option<u64> {
+        self.desk.lock().as_ref().map(Desk::term)
+    }
+
+    /// The one that this server belongs to, as its disk knows it; who leads belongs to one.
+    pub(super) fn cluster(&self) -> ClusterId {
+        ClusterId(self.store.identity().cluster.unwrap_or_default())
     }
 
     /// Has something decided. `None`: this server does not lead, or not any more.

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use tokio::time::sleep_until;
 
 use super::desk::{Desk, Saying};
-use super::log::{ProposeError, Standing};
 use super::office::{LOOK, Office};
 use super::standing::ServerStanding;
-use crate::MemberId;
-use crate::rendezvous::state::{ClusterId, decode_outcomes};
-use crate::rendezvous::words::ToNode;
+use crate::rendezvous::raft::{ProposeError, Standing};
+use crate::rendezvous::state::decode_outcomes;
+use crate::rendezvous::words::{Ping, ToNode};
+use crate::{Class, MemberId};
 
 /// With nothing to do it looks around so often.
 const IDLE: Duration = Duration::from_secs(60);
@@ -110,8 +110,7 @@ fn follow(office: &Office, now_is: &Standing) -> Option<Vec<MemberId>> {
     let desk = lease.map(|lease| {
         let state = office.applied.read();
         let seed = office.seed.wrapping_add(lease.term);
-        let found = ClusterId(office.messenger.id().to_u128_for_cluster());
-        Desk::new(office.config, lease.term, found, seed, now, lease.until, &state)
+        Desk::new(office.config, lease.term, office.cluster(), seed, now, lease.until, &state)
     });
     if has.is_none() && desk.is_none() {
         return None;
@@ -165,10 +164,10 @@ fn turn(office: &Arc<Office>) -> Turn {
     done.unwrap_or_default()
 }
 
-fn ping_all(office: &Office, ping: crate::rendezvous::words::Ping, to: Vec<MemberId>) {
+fn ping_all(office: &Office, ping: Ping, to: Vec<MemberId>) {
     // An old ping is of no use to anybody.
-    let alive = office.times.ping;
-    if let Err(why) = office.messenger.class(crate::Class::Urgent).datagram(&ping, to, alive) {
+    let alive = office.config.judge.ping();
+    if let Err(why) = office.messenger.class(Class::Urgent).datagram(&ping, to, alive) {
         tracing::debug!("no ping: {why}");
     }
 }
@@ -194,7 +193,7 @@ fn say(office: &Arc<Office>, desk: &mut Desk, Saying { to, what }: Saying) {
 /// Says to one node what found no room, in the same term, while it may be said; the desk says nothing else to it meanwhile.
 async fn wait_for_room(office: Arc<Office>, term: u64, id: MemberId, what: ToNode) {
     let gone = loop {
-        if office.stop.is_cancelled() || !office.leads_in(term) {
+        if office.stop.is_cancelled() || office.desk_term() != Some(term) {
             return;
         }
         let now = office.now();

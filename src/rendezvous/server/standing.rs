@@ -1,6 +1,6 @@
 //! How a server stands, for its user.
 
-use super::log::Standing;
+use crate::rendezvous::raft::Standing;
 
 /// How a server stands in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

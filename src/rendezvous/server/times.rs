@@ -64,7 +64,8 @@ pub(super) fn messenger_defaults() -> Timeouts {
 impl ServerTimes {
     /// What the desk needs of them, once all of them hold together with those of the messenger.
     pub(super) fn check(&self, messenger: &Timeouts) -> Result<DeskConfig, TimesError> {
-        let must = |holds: bool, what, why: String| if holds { Ok(()) } else { Err(TimesError { what, why }) };
+        let must =
+            |holds: bool, what, why: String| if holds { Ok(()) } else { Err(TimesError { what, why }) };
         let judge = JudgeConfig::new(self.ping, self.eviction, self.probe, self.settle)
             .map_err(|why| TimesError { what: "ping, eviction and probe", why: why.to_string() })?;
         let Self { ping, eviction, settle, gather, heartbeat, election_min, election_max, .. } = *self;
@@ -72,20 +73,34 @@ impl ServerTimes {
         must(
             heartbeat * 3 <= election_min,
             "heartbeat",
-            format!("must be at most a third of election_min ({election_min:?}), or two that are lost cost the leader its place"),
+            format!(
+                "must be at most a third of election_min ({election_min:?}), or two that are lost cost the leader its place"
+            ),
         )?;
         must(
             election_min < election_max,
             "election_min",
-            format!("must be below election_max ({election_max:?}), or servers stand for election together for ever"),
+            format!(
+                "must be below election_max ({election_max:?}), or servers stand for election together for ever"
+            ),
         )?;
         must(
             election_max * 2 <= eviction,
             "election_max",
-            format!("must be at most half of eviction ({eviction:?}), or a change of leaders looks like a member's silence"),
+            format!(
+                "must be at most half of eviction ({eviction:?}), or a change of leaders looks like a member's silence"
+            ),
         )?;
-        must(settle >= ping, "settle", format!("must not be below ping ({ping:?}): nodes find a leader by its pings"))?;
-        must(gather >= ping, "gather", format!("must not be below ping ({ping:?}): nodes find a leader by its pings"))?;
+        must(
+            settle >= ping,
+            "settle",
+            format!("must not be below ping ({ping:?}): nodes find a leader by its pings"),
+        )?;
+        must(
+            gather >= ping,
+            "gather",
+            format!("must not be below ping ({ping:?}): nodes find a leader by its pings"),
+        )?;
         must(
             messenger.liveness <= eviction,
             "eviction",
@@ -131,7 +146,10 @@ mod tests {
             (refused(|t, _| t.heartbeat = Duration::ZERO), "heartbeat: must be at least"),
             (refused(|t, _| t.heartbeat = t.election_min / 2), "heartbeat: must be at most a third"),
             (refused(|t, _| t.election_min = t.election_max), "election_min: must be below"),
-            (refused(|t, _| t.election_max = Duration::from_millis(2_501)), "election_max: must be at most half"),
+            (
+                refused(|t, _| t.election_max = Duration::from_millis(2_501)),
+                "election_max: must be at most half",
+            ),
             (refused(|t, _| t.settle = t.ping / 2), "settle: must not be below ping"),
             (refused(|t, _| t.gather = t.ping / 2), "gather: must not be below ping"),
             (refused(|_, m| m.liveness = Duration::from_secs(6)), "messenger's liveness"),

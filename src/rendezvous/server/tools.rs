@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::desk::Order;
 use super::office::Office;
 use crate::MemberId;
+use crate::rendezvous::raft::{ChangeError, Standing};
 use crate::rendezvous::words::{Ask, Health, ServerSeen, Servers, Told};
 
 /// A piece of a snapshot.
@@ -67,11 +68,9 @@ fn servers(office: &Office) -> Servers {
     let seen = office.log.servers();
     let standing = office.standing.borrow().clone();
     let leader = match &*office.log.standing().borrow() {
-        super::log::Standing::Leader { .. } => Some(office.log.id()),
-        super::log::Standing::Follower { leader, .. } => leader.as_ref().map(|(id, _)| *id),
-        super::log::Standing::Founding { .. }
-        | super::log::Standing::NotMember
-        | super::log::Standing::Stopped { .. } => None,
+        Standing::Leader { .. } => Some(office.log.id()),
+        Standing::Follower { leader, .. } => leader.as_ref().map(|(id, _)| *id),
+        Standing::Founding { .. } | Standing::NotMember | Standing::Stopped { .. } => None,
     };
     Servers {
         cluster: office.applied.read().cluster(),
@@ -103,10 +102,10 @@ fn not_leader(office: &Office) -> Told {
     Told::NotLeader { leader: office.leader().1 }
 }
 
-fn changed(office: &Office, done: Result<(), super::log::ChangeError>) -> Told {
+fn changed(office: &Office, done: Result<(), ChangeError>) -> Told {
     match done {
         Ok(()) => Told::Done,
-        Err(super::log::ChangeError::NotLeader { .. }) => not_leader(office),
+        Err(ChangeError::NotLeader { .. }) => not_leader(office),
         Err(why) => Told::Failed(why.to_string()),
     }
 }

@@ -91,11 +91,14 @@ impl Desk {
         }
     }
 
-    /// Nobody knows whether it was decided. Who is concerned hears nothing more, and says hello again.
+    /// Nobody knows whether it was decided. Who is concerned is told to say hello again.
     pub(super) fn tell_unknown(&mut self, concern: Concern) {
         match concern {
             Concern::Nobody => self.suspending = None,
-            Concern::Join(id) | Concern::Routes(id, _) | Concern::Lease(id, _) => self.handle_gone(id),
+            Concern::Join(id) | Concern::Routes(id, _) | Concern::Lease(id, _) => {
+                self.handle_gone(id);
+                self.later.insert(id, self.config.judge.ping());
+            }
             Concern::Leave(id, tool) => {
                 self.leaving.remove(&id);
                 self.answered(id);

@@ -1,3 +1,0 @@
-//! The log, as the server sees it.
-
-pub(super) use super::solo::{Log, ServerSeen, Standing};
