@@ -260,6 +260,20 @@ impl Rendezvous {
     }
 }
 
+/// What the simulation sees.
+#[cfg(feature = "testing")]
+impl Rendezvous {
+    /// All its routes, if the servers have said of all of them that they are decided.
+    pub(crate) fn registered_routes(&self) -> Option<std::collections::BTreeSet<crate::router::Route>> {
+        self.inner.core.lock().as_ref()?.routes().registered_routes()
+    }
+
+    /// Who holds which lease, as this node was told.
+    pub(crate) fn copy<T>(&self, look: impl FnOnce(&super::core::Copy) -> T) -> Option<T> {
+        self.inner.core.lock().as_ref().map(|core| look(core.copy()))
+    }
+}
+
 impl RouteSource for Rendezvous {
     fn start(self: Arc<Self>, messenger: &Messenger, routes: Routes) {
         if let Err(error) = self.begin(messenger, Some(routes)) {

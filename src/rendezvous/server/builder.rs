@@ -69,6 +69,9 @@ enum Keep {
     Default,
     Directory(PathBuf),
     Memory,
+    /// One of the simulation's.
+    #[cfg(feature = "testing")]
+    Given(Disk),
 }
 
 /// How a server is to be. Everything has a default; what contradicts itself is refused by [`ServerBuilder::start`].
@@ -187,8 +190,15 @@ impl ServerBuilder {
         self.start_in(crate::Builder::start).await
     }
 
+    /// On this disk.
+    #[cfg(feature = "testing")]
+    pub(crate) fn on_disk(mut self, disk: Disk) -> Self {
+        self.keep = Keep::Given(disk);
+        self
+    }
+
     /// Starts in any network: `start` is what starts the messenger there.
-    async fn start_in<F>(self, start: impl FnOnce(crate::Builder) -> F) -> Result<Server, ServerError>
+    pub(crate) async fn start_in<F>(mut self, start: impl FnOnce(crate::Builder) -> F) -> Result<Server, ServerError>
     where
         F: Future<Output = Result<Messenger, StartError>>,
     {
@@ -214,8 +224,10 @@ impl ServerBuilder {
 }
 
 impl ServerBuilder {
-    fn disk(&self) -> Result<Disk, ServerError> {
-        match &self.keep {
+    fn disk(&mut self) -> Result<Disk, ServerError> {
+        match std::mem::take(&mut self.keep) {
+            #[cfg(feature = "testing")]
+            Keep::Given(disk) => Ok(disk),
             Keep::Memory => Ok(Disk::of_backend(redb::backends::InMemoryBackend::new())),
             Keep::Directory(path) => Ok(Disk::in_directory(path)),
             Keep::Default => {

@@ -88,6 +88,23 @@ impl Server {
     }
 }
 
+/// What the simulation sees.
+#[cfg(feature = "testing")]
+impl Server {
+    pub(crate) fn messenger(&self) -> &crate::Messenger {
+        &self.office.messenger
+    }
+
+    /// The term in which it may speak now.
+    pub(crate) fn speaks_in(&self, now: std::time::Instant) -> Option<u64> {
+        self.office.log.lease(now).map(|lease| lease.term)
+    }
+
+    pub(crate) fn with_state<T>(&self, look: impl FnOnce(&crate::rendezvous::state::State) -> T) -> T {
+        look(&self.office.applied.read())
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.office.stop.cancel();

@@ -89,6 +89,13 @@ impl OwnRoutes {
         (self.announced, self.registered, self.why.clone().filter(|_| !self.refused.is_empty()))
     }
 
+    /// All of them, if all are decided.
+    #[cfg(feature = "testing")]
+    pub(crate) fn registered_routes(&self) -> Option<BTreeSet<Route>> {
+        let settled = self.announced == self.registered && self.refused.is_empty() && !self.withdrawn;
+        settled.then(|| self.all.clone())
+    }
+
     /// How many times the routes have changed, as a hello says it.
     pub(super) const fn changes(&self) -> u64 {
         self.last
