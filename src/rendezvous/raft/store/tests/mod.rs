@@ -1,14 +1,13 @@
 //! Claims about the store, each shown on a disk that does what disks do.
 
 mod damage;
-#[cfg(any())]
 mod full;
 mod machine;
-#[cfg(any())]
 mod offline;
 mod open;
 mod platter;
 mod power;
+mod single;
 mod suite;
 
 use std::future::Future;

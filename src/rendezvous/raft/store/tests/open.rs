@@ -37,9 +37,7 @@ fn a_server_is_the_same_after_a_restart() {
         assert_eq!(machine.applied_state().await.unwrap().0, Some(place(3, 5)));
         machine.apply(entries[5..].to_vec()).await.unwrap();
         let (_, state) = machine.picture();
-        let mut diary = Diary::default();
-        crate::rendezvous::raft::Machine::restore(&mut diary, Default::default(), &state).unwrap();
-        assert_eq!(diary.lines.len(), 9);
+        assert_eq!(Diary::of(&state).len(), 9);
     });
 }
 

@@ -106,7 +106,8 @@ impl Platter {
             match change {
                 Change::Bytes(at, bytes) if random.u8(0..8) == 0 => {
                     let torn = random.usize(0..=bytes.len());
-                    let part = if random.bool() { (*at, &bytes[..torn]) } else { (at + torn, &bytes[torn..]) };
+                    let part =
+                        if random.bool() { (*at, &bytes[..torn]) } else { (at + torn, &bytes[torn..]) };
                     Change::Bytes(part.0, part.1.to_vec()).apply(&mut found);
                 }
                 change => change.apply(&mut found),
@@ -127,7 +128,11 @@ impl State {
             }
             *left = left.saturating_sub(1);
         }
-        if self.is_off { Err(Error::other("the power is off")) } else { Ok(()) }
+        match self.refuse {
+            _ if self.is_off => Err(Error::other("the power is off")),
+            Some(kind) => Err(kind.into()),
+            None => Ok(()),
+        }
     }
 
     fn change(&mut self, change: Change) {
@@ -182,9 +187,6 @@ impl StorageBackend for Platter {
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
         let mut state = self.0.lock();
         state.live()?;
-        if let Some(kind) = state.refuse {
-            return Err(kind.into());
-        }
         state.allocate(offset, data.len() as u64)?;
         state.change(Change::Bytes(offset as usize, data.to_vec()));
         Ok(())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{LogId, RaftLogReader, RaftSnapshotBuilder, Vote};
 
+use super::machine::Lines;
 use super::platter::Platter;
 use super::{Diary, Disk, ME, StoreError, command, now, parts, place};
 use crate::rendezvous::raft::store::state;
@@ -17,7 +18,7 @@ struct Book {
     vote: Option<Vote<ServerId>>,
     log: BTreeMap<u64, Entry>,
     purged: Option<LogId<ServerId>>,
-    snapshot: Option<(LogId<ServerId>, Diary)>,
+    snapshot: Option<(LogId<ServerId>, Lines)>,
 }
 
 #[derive(Clone, Debug)]
@@ -53,15 +54,15 @@ impl Book {
     }
 
     /// The machine with all of the log applied.
-    fn state(&self) -> (LogId<ServerId>, Diary) {
-        let (from, mut diary) = self.snapshot.clone().map_or((0, Diary::default()), |(at, it)| (at.index, it));
+    fn state(&self) -> (LogId<ServerId>, Lines) {
+        let (from, mut lines) = self.snapshot.clone().map_or((0, Lines::new()), |(at, it)| (at.index, it));
         let mut last = self.snapshot.as_ref().map(|snapshot| snapshot.0);
         for entry in self.log.range(from + 1..).map(|(_, entry)| entry) {
             let openraft::EntryPayload::Normal(command) = &entry.payload else { unreachable!() };
-            diary.lines.push((entry.log_id.leader_id.term, entry.log_id.index, command.0.to_vec()));
+            lines.push((entry.log_id.leader_id.term, entry.log_id.index, command.0.to_vec()));
             last = Some(entry.log_id);
         }
-        (last.unwrap(), diary)
+        (last.unwrap(), lines)
     }
 }
 
@@ -131,11 +132,7 @@ async fn read(platter: &Platter) -> Result<Book, StoreError> {
         vote: log.read_vote().await.unwrap(),
         log: entries.into_iter().map(|entry| (entry.log_id.index, entry)).collect(),
         purged: of_log.last_purged_log_id,
-        snapshot: snapshot.map(|(meta, bytes)| {
-            let mut diary = Diary::default();
-            crate::rendezvous::raft::Machine::restore(&mut diary, state::at(meta.last_log_id), &bytes).unwrap();
-            (meta.last_log_id.unwrap(), diary)
-        }),
+        snapshot: snapshot.map(|(meta, bytes)| (meta.last_log_id.unwrap(), Diary::of(&bytes))),
     };
     assert!(log.read_committed().await.unwrap() <= of_log.last_log_id);
     Ok(book)
@@ -182,7 +179,8 @@ fn a_power_cut_at_any_moment_loses_no_vote_and_no_entry_and_the_store_opens() {
 
 #[test]
 fn a_disk_that_lies_about_its_syncs_is_found_out_by_the_same_cuts() {
-    let found = (0..20).filter(|seed| std::panic::catch_unwind(|| cuts(*seed, true)).map_or(true, |cuts| cuts.is_err()));
+    let found = (0..20)
+        .filter(|seed| std::panic::catch_unwind(|| cuts(*seed, true)).map_or(true, |cuts| cuts.is_err()));
     let found = found.count();
     assert!(found > 15, "only {found} of 20 histories");
 }

@@ -5,10 +5,9 @@ use openraft::testing::{StoreBuilder, Suite};
 use redb::backends::InMemoryBackend;
 
 use super::super::{Disk, LogStore, MachineStore, Store};
-use super::names;
 use super::machine::Diary;
+use super::names;
 use crate::rendezvous::raft::types::{ServerId, Types};
-
 
 struct InMemory;
 
