@@ -19,3 +19,11 @@ pub use client::{
 pub use server::{Server, ServerBuilder, ServerError, ServerStanding, ServerTimes, TimesError};
 pub use state::{Token, Why};
 pub use words::Health;
+
+/// What the simulation sees beside what users do.
+#[cfg(all(feature = "rendezvous", feature = "testing"))]
+pub(crate) mod doors {
+    pub(crate) use super::raft::Disk;
+    pub(crate) use super::state::{Change, State};
+    pub(crate) use super::words::{Ask, Told};
+}

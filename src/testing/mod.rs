@@ -18,6 +18,8 @@ mod net;
 mod plan;
 mod pour;
 mod process;
+#[cfg(all(feature = "rendezvous", feature = "testing"))]
+mod rendezvous;
 mod routers;
 #[cfg(test)]
 mod tests;
@@ -72,6 +74,9 @@ pub struct Outcome {
     pub byte_streams_ended: u64,
     /// What became of flows, if there were routers.
     pub routers: Routers,
+    /// What became of a rendezvous, if there was one.
+    #[cfg(all(feature = "rendezvous", feature = "testing"))]
+    pub rendezvous: Rendezvous,
     /// The same whenever the seed is run.
     pub digest: u64,
     /// The first guarantee that did not hold.
@@ -79,6 +84,20 @@ pub struct Outcome {
 }
 
 pub use figures::Routers;
+#[cfg(all(feature = "rendezvous", feature = "testing"))]
+pub use rendezvous::Figures as Rendezvous;
+
+/// What kind of world seeds make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Messengers under a membership system of the simulation's own.
+    #[default]
+    Messengers,
+    /// Servers of a rendezvous, and nodes that follow it.
+    #[cfg(all(feature = "rendezvous", feature = "testing"))]
+    Rendezvous,
+}
 
 /// What became of many.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +123,9 @@ pub struct Report {
     pub byte_streams: (u64, u64),
     /// What became of flows.
     pub routers: Routers,
+    /// What became of rendezvous.
+    #[cfg(all(feature = "rendezvous", feature = "testing"))]
+    pub rendezvous: Rendezvous,
     /// Faults by states.
     pub coverage: Coverage,
     /// Seeds in which a guarantee did not hold, in their order.
@@ -131,6 +153,8 @@ impl Report {
             *self.faults.entry(fault.clone()).or_default() += count;
         }
         self.routers.add(&outcome.routers);
+        #[cfg(all(feature = "rendezvous", feature = "testing"))]
+        self.rendezvous.add(&outcome.rendezvous);
         self.coverage.add(coverage);
         if outcome.violation.is_some() {
             self.violations.push(outcome);
@@ -143,7 +167,13 @@ impl Report {
 /// # Panics
 ///
 /// If a thread cannot be started.
-pub fn simulate(first: u64, count: u64, threads: usize, mut tell: impl FnMut(&Outcome) -> bool) -> Report {
+pub fn simulate(
+    kind: Kind,
+    first: u64,
+    count: u64,
+    threads: usize,
+    mut tell: impl FnMut(&Outcome) -> bool,
+) -> Report {
     let began = Instant::now();
     let next = AtomicU64::new(0);
     let mut report = Report::default();
@@ -157,7 +187,7 @@ pub fn simulate(first: u64, count: u64, threads: usize, mut tell: impl FnMut(&Ou
                     if at >= count {
                         return;
                     }
-                    let (outcome, coverage, _) = run(first.wrapping_add(at), false);
+                    let (outcome, coverage, _) = run(kind, first.wrapping_add(at), false);
                     if told.send((outcome, coverage)).is_err() {
                         return;
                     }
@@ -180,18 +210,26 @@ pub fn simulate(first: u64, count: u64, threads: usize, mut tell: impl FnMut(&Ou
 
 /// Runs one seed and tells all that happened in it.
 #[must_use]
-pub fn replay(seed: u64) -> (Outcome, Vec<String>) {
-    let (outcome, _, trace) = run(seed, true);
+pub fn replay(kind: Kind, seed: u64) -> (Outcome, Vec<String>) {
+    let (outcome, _, trace) = run(kind, seed, true);
     (outcome, trace.into_lines())
 }
 
-fn run(seed: u64, keeps: bool) -> (Outcome, Coverage, Trace) {
+fn run(kind: Kind, seed: u64, keeps: bool) -> (Outcome, Coverage, Trace) {
     listen_for_panics();
     // Ids and seeds of this thread's messengers come from here.
     fastrand::seed(seed ^ 0x6b61_7265_7265);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let Ok(runtime) = runtime else { panic!("no runtime") };
-    let ran = runtime.block_on(world::run(seed, Trace::new(keeps)));
+    let trace = Trace::new(keeps);
+    let ran = match kind {
+        Kind::Messengers => runtime.block_on(world::run(seed, trace)),
+        #[cfg(all(feature = "rendezvous", feature = "testing"))]
+        Kind::Rendezvous => {
+            let (outcome, trace) = runtime.block_on(rendezvous::run(seed, trace));
+            (outcome, Coverage::default(), trace)
+        }
+    };
     drop(runtime);
     let _of_the_end = take_panic();
     ran

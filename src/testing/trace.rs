@@ -29,6 +29,17 @@ impl Trace {
         self.digest = (self.digest ^ number).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(5);
     }
 
+    /// Whether lines for people are kept.
+    pub(super) const fn keeps(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    /// Something happened.
+    pub(super) fn mix_in(&mut self, at_micros: u64, what: u64) {
+        self.mix(at_micros);
+        self.mix(what);
+    }
+
     pub(super) fn say(&mut self, at: Duration, text: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {
             tracing::trace!("{:.3} {}", at.as_secs_f64(), "world");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use karere::testing::{self, Coverage, Outcome, Report, Routers};
+use karere::testing::{self, Coverage, Kind, Outcome, Report, Routers};
 use serde_json::{Value, json};
 
 use crate::output::{self, Failure};
@@ -26,6 +26,10 @@ pub(crate) struct Options {
     /// Runs one seed and prints what happens in it.
     #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "seed", "first"])]
     replay: Option<u64>,
+    /// Worlds of a rendezvous: servers, and nodes that follow them.
+    #[cfg(feature = "rendezvous")]
+    #[arg(long)]
+    rendezvous: bool,
     /// Which fault met which state how often.
     #[arg(long)]
     coverage: bool,
@@ -37,15 +41,26 @@ pub(crate) struct Options {
 /// At most so many seeds are named one by one.
 const NAMED: usize = 20;
 
+impl Options {
+    const fn kind(&self) -> Kind {
+        #[cfg(feature = "rendezvous")]
+        if self.rendezvous {
+            return Kind::Rendezvous;
+        }
+        Kind::Messengers
+    }
+}
+
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let kind = options.kind();
     if let Some(seed) = options.replay {
-        return replay(seed, options.json);
+        return replay(kind, seed, options.json);
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or(cores).max(1);
-    let report = testing::simulate(options.seed, options.seeds, threads, |outcome| {
+    let report = testing::simulate(kind, options.seed, options.seeds, threads, |outcome| {
         if outcome.violation.is_some() {
-            complain(outcome);
+            complain(kind, outcome);
         }
         !(options.first && outcome.violation.is_some())
     });
@@ -65,20 +80,21 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         .tries("the replay of one of them, as said above"))
 }
 
-fn complain(outcome: &Outcome) {
+fn complain(kind: Kind, outcome: &Outcome) {
     let Some(violation) = &outcome.violation else { return };
     output::say(&format!(
-        "seed {}: {}: {} (after {:.3} s)\n  replay: cargo run --release --features testing -- sim --replay {}",
+        "seed {}: {}: {} (after {:.3} s)\n  replay: cargo run --release --features testing -- sim {}--replay {}",
         outcome.seed,
         violation.invariant,
         violation.text,
         violation.at.as_secs_f64(),
+        if kind == Kind::Messengers { "" } else { "--rendezvous " },
         outcome.seed
     ));
 }
 
-fn replay(seed: u64, json: bool) -> Result<(), Failure> {
-    let (outcome, lines) = testing::replay(seed);
+fn replay(kind: Kind, seed: u64, json: bool) -> Result<(), Failure> {
+    let (outcome, lines) = testing::replay(kind, seed);
     lines.iter().for_each(|line| println!("{line}"));
     if json {
         let violation =
@@ -109,6 +125,7 @@ fn summary(report: &Report) -> Value {
         "faults": report.faults,
         "byte_streams": {"opened": report.byte_streams.0, "ended": report.byte_streams.1},
         "routers": routers(&report.routers),
+        "rendezvous": rendezvous(report),
         "bent": report.bent,
         "cut": report.cut,
         "least": {"members": report.least.0, "messages": report.least.1, "virtual_seconds": report.least.2.as_secs_f64()},
@@ -133,6 +150,27 @@ fn routers(routers: &Routers) -> Value {
         "late": routers.late,
         "discoveries": routers.discoveries,
     })
+}
+
+fn rendezvous(report: &Report) -> Value {
+    #[cfg(feature = "rendezvous")]
+    {
+        let told = &report.rendezvous;
+        json!({
+            "worlds": told.worlds,
+            "views": told.views,
+            "terms": told.terms,
+            "messages": told.messages,
+            "looks": told.looks,
+            "evicted": told.evicted,
+            "grants": told.grants,
+        })
+    }
+    #[cfg(not(feature = "rendezvous"))]
+    {
+        let _none = report;
+        Value::Null
+    }
 }
 
 fn print_report(report: &Report) {
@@ -161,6 +199,7 @@ fn print_report(report: &Report) {
         routers.hung,
         routers.misdelivered,
     );
+    println!("rendezvous: {}", rendezvous(report));
     println!("the smallest: {members} processes, {messages} messages, {:.0} virtual s", time.as_secs_f64());
     let faults: Vec<_> = report.faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
     println!("faults: {}; bent on the way {}, cut on the way {}", faults.join(", "), report.bent, report.cut);

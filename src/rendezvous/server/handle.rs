@@ -100,7 +100,7 @@ impl Server {
         self.office.log.lease(now).map(|lease| lease.term)
     }
 
-    pub(crate) fn with_state<T>(&self, look: impl FnOnce(&crate::rendezvous::state::State) -> T) -> T {
+    pub(crate) fn with_state<T>(&self, look: impl FnOnce(&crate::rendezvous::doors::State) -> T) -> T {
         look(&self.office.applied.read())
     }
 }

@@ -28,21 +28,40 @@ pub(super) struct Watch {
     /// Whose each term is, by the number of a server's run.
     terms: BTreeMap<u64, usize>,
     ways: BTreeMap<(MemberId, MemberId), Way>,
-    /// Up to which of its changes a member was told that its routes are decided.
-    registered: BTreeMap<MemberId, u64>,
     tokens: BTreeMap<String, (Token, MemberId)>,
     pub(super) figures: Figures,
 }
 
-/// What a world came to.
+/// What worlds of a rendezvous came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Figures {
-    pub(super) views: u64,
-    pub(super) terms: u64,
-    pub(super) messages: u64,
-    pub(super) registered: u64,
-    pub(super) evicted: u64,
-    pub(super) grants: u64,
+#[non_exhaustive]
+pub struct Figures {
+    /// Worlds.
+    pub worlds: u64,
+    /// Views that somebody installed.
+    pub views: u64,
+    /// Terms in which a leader might speak.
+    pub terms: u64,
+    /// Messages between members.
+    pub messages: u64,
+    /// Times that what the leader knows of routes was held against what nodes were told.
+    pub looks: u64,
+    /// Members that were evicted.
+    pub evicted: u64,
+    /// Leases that were granted.
+    pub grants: u64,
+}
+
+impl Figures {
+    pub(in crate::testing) fn add(&mut self, other: &Self) {
+        self.worlds += other.worlds;
+        self.views += other.views;
+        self.terms += other.terms;
+        self.messages += other.messages;
+        self.looks += other.looks;
+        self.evicted += other.evicted;
+        self.grants += other.grants;
+    }
 }
 
 impl Watch {
@@ -88,6 +107,13 @@ impl Watch {
         way.sent
     }
 
+    /// It was not taken, after all.
+    pub(super) fn not_sent(&mut self, from: MemberId, to: MemberId) {
+        if let Some(way) = self.ways.get_mut(&(from, to)) {
+            way.sent -= 1;
+        }
+    }
+
     pub(super) fn delivered(&mut self, from: MemberId, to: MemberId, number: u64) -> Result<(), String> {
         let way = self.ways.entry((from, to)).or_default();
         if number > way.sent {
@@ -124,28 +150,7 @@ impl Watch {
         Ok(())
     }
 
-    // ---- routes and leases ----
-
-    pub(super) fn routes_registered(&mut self, member: MemberId, changes: u64) {
-        let known = self.registered.entry(member).or_default();
-        *known = changes.max(*known);
-        self.figures.registered += 1;
-    }
-
-    /// What a leader that may speak knows of a member's routes is never less than what that member was told.
-    pub(super) fn leader_knows(&self, member: MemberId, changes: u64) -> Result<(), String> {
-        match self.registered.get(&member) {
-            Some(told) if *told > changes => {
-                Err(format!("{member:.8} was told that change {told} is decided, the leader knows {changes}"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Disks were lost: what was decided may be forgotten.
-    pub(super) fn disks_lost(&mut self) {
-        self.registered.clear();
-    }
+    // ---- leases, evictions ----
 
     pub(super) fn granted(&mut self, name: &str, to: MemberId, token: Token) -> Result<(), String> {
         match self.tokens.insert(name.to_owned(), (token, to)) {

@@ -9,7 +9,7 @@ use super::node::{Note, Running, node_address};
 use super::platter::Platter;
 use super::server::server_address;
 use super::world::{Later, Sent, World};
-use crate::rendezvous::words::{Ask, Told as Answer};
+use crate::rendezvous::doors::{Ask, Told as Answer};
 use crate::testing::net::{Host, Told};
 use crate::{Messenger, Views};
 
@@ -279,7 +279,7 @@ impl World {
             for server in servers.iter().cycle().take(60) {
                 let told = tokio::time::timeout(Duration::from_secs(2), async {
                     let contact = tool.contact(server.to_string()).await.ok()?;
-                    tool.request(&Ask::Recover, contact.id()).timeout(Duration::from_secs(2)).await.ok()
+                    tool.request(&Ask::Recover, contact.id(), Duration::from_secs(2)).await.ok()
                 });
                 if let Ok(Some(Answer::Done)) = told.await {
                     break;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fault::Fault;
-use super::node::{Note, NodePlace, Notes, node_address};
+use super::node::{Note, NodePlace, Notes, Running};
 use super::plan::{CALM, CHAOS, Plan};
 use super::server::{ServerPlace, server_address};
-use super::watch::Watch;
+use super::watch::{Figures, Watch};
 use crate::driver::clock;
-use crate::rendezvous::state::{Change, Why};
+use crate::rendezvous::Why;
+use crate::rendezvous::doors::Change;
 use crate::session::Receipt;
 use crate::testing::later::Queue;
 use crate::testing::net::{Network, ProcessId};
@@ -29,6 +30,8 @@ pub(super) enum Later {
     ServerGoesOn(usize),
     NodeBegins(usize),
     NodeGoesOn(usize),
+    /// It has left, and its process ends.
+    NodeEnds(usize),
     /// A road is free again.
     Free(std::net::SocketAddr, std::net::SocketAddr),
     /// An operator has looked at what was lost, and lets history go on.
@@ -67,6 +70,10 @@ pub(super) struct World {
     pub(super) disks_lost: bool,
 }
 
+fn running_but<'a>(all: &'a [&'a Running], id: MemberId) -> impl Iterator<Item = &'a &'a Running> {
+    all.iter().filter(move |other| other.id() != id)
+}
+
 /// In a runtime of one thread whose clock is stopped.
 pub(in crate::testing) async fn run(seed: u64, trace: Trace) -> (Outcome, Trace) {
     let mut world = World::new(seed, trace);
@@ -74,7 +81,7 @@ pub(in crate::testing) async fn run(seed: u64, trace: Trace) -> (Outcome, Trace)
     world.outcome.virtual_time = world.now.duration_since(world.began);
     world.outcome.members = world.processes;
     world.outcome.messages = world.watch.figures.messages;
-    world.outcome.rendezvous = world.watch.figures.clone();
+    world.outcome.rendezvous = Figures { worlds: 1, ..world.watch.figures.clone() };
     world.outcome.digest = world.trace.digest();
     (world.outcome, world.trace)
 }
@@ -259,7 +266,7 @@ impl World {
                 wrong.push(format!("{id:.8} was told that {told:?} are registered, the leader knows {known:?}"));
             }
         }
-        self.watch.figures.registered += 1;
+        self.watch.figures.looks += 1;
         if let Some(wrong) = wrong.pop() {
             self.violated("what is registered is not lost", wrong);
         }
@@ -314,7 +321,7 @@ impl World {
 
     // ---- processes ----
 
-    fn next_process(&mut self) -> ProcessId {
+    pub(super) fn next_process(&mut self) -> ProcessId {
         self.processes += 1;
         ProcessId(self.processes - 1)
     }
@@ -337,9 +344,20 @@ impl World {
                 }
                 self.nodes[at].is_ill_until(self.now);
             }
+            Later::NodeEnds(at) => {
+                let network = Arc::clone(&self.network);
+                self.nodes[at].end(&network, false);
+                let again = self.now + self.millis(50, 3_000);
+                self.later.add(again, Later::NodeBegins(at));
+            }
             Later::Free(from, to) => self.network.free(from, to),
             Later::Recover => self.recover().await,
         }
+    }
+
+    /// The log that was followed is lost.
+    pub(super) fn log_begins_anew(&mut self) {
+        self.followed = 0;
     }
 
     async fn begin_server(&mut self, at: usize) {
@@ -414,10 +432,10 @@ impl World {
         if leaders != 1 {
             return Err(format!("{leaders} servers may speak"));
         }
-        let running: Vec<_> = self.nodes.iter().filter_map(|place| place.running.as_ref()).collect();
-        let all: BTreeSet<MemberId> = running.iter().map(|running| running.id()).collect();
+        let all_running: Vec<_> = self.nodes.iter().filter_map(|place| place.running.as_ref()).collect();
+        let all: BTreeSet<MemberId> = all_running.iter().map(|running| running.id()).collect();
         let mut views: BTreeSet<Option<ViewId>> = BTreeSet::new();
-        for running in &running {
+        for running in &all_running {
             let id = running.id();
             let standing = running.rendezvous.standing().borrow().clone();
             if !standing.is_joined() {
@@ -429,7 +447,7 @@ impl World {
             if seen != all {
                 return Err(format!("{id:.8} sees {seen:?}, there are {all:?}"));
             }
-            for other in running.iter_others(&self.nodes) {
+            for other in running_but(&all_running, id) {
                 let own: BTreeSet<_> = other.node.internal_routes().into_iter().map(|(key, host, _)| (key, host)).collect();
                 let seen: BTreeSet<_> = running
                     .node
@@ -464,6 +482,5 @@ impl World {
             self.nodes.iter().filter_map(|place| Some(place.running.as_ref()?.id())).collect();
         let judged = self.watch.all_arrived(&members);
         self.judge("between members nothing is lost", judged);
-        let _places = node_address(0);
     }
 }

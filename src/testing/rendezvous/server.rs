@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::platter::Platter;
 use crate::rendezvous::Server;
-use crate::rendezvous::raft::Disk;
+use crate::rendezvous::doors::Disk;
 use crate::testing::net::{Host, Network, ProcessId};
 
 /// A server that runs.
