@@ -25,7 +25,7 @@ pub(super) struct Watch {
     views: BTreeMap<ViewId, Vec<(MemberId, Option<ViewId>)>>,
     /// The last view of each member.
     installed: BTreeMap<MemberId, ViewId>,
-    /// Whose each term is, by the number of a server's run.
+    /// Whose each term is, by the server's place: with its disk it may go on in its term after a restart.
     terms: BTreeMap<u64, usize>,
     ways: BTreeMap<(MemberId, MemberId), Way>,
     tokens: BTreeMap<String, (Token, MemberId)>,
@@ -85,17 +85,27 @@ impl Watch {
 
     /// At one moment at most one server may speak, and in one term only one ever.
     pub(super) fn may_speak(&mut self, leases: &[(usize, u64)]) -> Result<(), String> {
-        for (run, term) in leases {
-            let before = *self.terms.entry(*term).or_insert(*run);
-            if before != *run {
-                return Err(format!("term {term} is of server run {run}, and was of {before}"));
+        for (place, term) in leases {
+            let before = match self.terms.insert(*term, *place) {
+                Some(before) => before,
+                None => {
+                    self.figures.terms += 1;
+                    *place
+                }
+            };
+            if before != *place {
+                return Err(format!("term {term} is of server {place}, and was of {before}"));
             }
         }
-        self.figures.terms = self.terms.len() as u64;
         match leases {
             [] | [_] => Ok(()),
-            several => Err(format!("several servers may speak: (run, term) {several:?}")),
+            several => Err(format!("several servers may speak: (server, term) {several:?}")),
         }
+    }
+
+    /// All disks are lost: terms begin anew.
+    pub(super) fn log_begins_anew(&mut self) {
+        self.terms.clear();
     }
 
     // ---- messages between members ----

@@ -202,7 +202,8 @@ impl World {
         let leases: Vec<(usize, u64)> = self
             .servers
             .iter()
-            .filter_map(|place| Some((place.running.as_ref()?.process.0, place.speaks_in(self.now)?)))
+            .enumerate()
+            .filter_map(|(at, place)| Some((at, place.speaks_in(self.now)?)))
             .collect();
         let judged = self.watch.may_speak(&leases);
         self.judge("one leader speaks at a time", judged);
@@ -358,6 +359,7 @@ impl World {
     /// The log that was followed is lost.
     pub(super) fn log_begins_anew(&mut self) {
         self.followed = 0;
+        self.watch.log_begins_anew();
     }
 
     async fn begin_server(&mut self, at: usize) {
