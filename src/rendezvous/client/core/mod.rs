@@ -138,7 +138,9 @@ pub(crate) struct Client {
     early: BTreeMap<MemberId, BTreeSet<Route>>,
     /// Of those that are not healthy.
     health: BTreeMap<MemberId, Health>,
-    /// When a leader was heard last.
+    /// When the leader was heard last, whatever it said.
+    word_at: Instant,
+    /// When a leader was heard last that goes by the history of the installed view.
     heard: Instant,
     /// What a ping has said there is, and since when nothing has come.
     behind: Option<(u64, Instant)>,
@@ -170,6 +172,7 @@ impl Client {
             told: None,
             early: BTreeMap::new(),
             health: BTreeMap::new(),
+            word_at: now,
             heard: now,
             behind: None,
             hellos: 0,
@@ -188,6 +191,7 @@ impl Client {
 
     // ---- what it knows ----
 
+    #[cfg(test)]
     pub(crate) const fn copy(&self) -> &Copy {
         &self.copy
     }
@@ -287,7 +291,6 @@ impl Client {
         self.leases.handle_silence();
         self.behind = None;
         self.probes = 0;
-        self.health.clear();
     }
 
     fn say_hello(&mut self, now: Instant, server: MemberId) {
@@ -407,7 +410,7 @@ impl Client {
                 self.fail(now, Duration::ZERO);
             }
             Phase::Asking { server, again: Some(at), .. } if at <= now => self.say_hello(now, server),
-            Phase::Following { .. } if self.heard + self.config.silence <= now => self.pass(now),
+            Phase::Following { .. } if self.word_at + self.config.silence <= now => self.pass(now),
             Phase::Following { server } if self.behind.is_some_and(|(_, since)| since + BEHIND <= now) => {
                 tracing::debug!("a change does not come: asking for it");
                 self.hello_again(now, server);
@@ -440,7 +443,7 @@ impl Client {
             Phase::Asking { until, again, .. } => Some(again.map_or(until, |again| again.min(until))),
             Phase::Following { .. } => {
                 let behind = self.behind.map(|(_, since)| since + BEHIND);
-                let silent = self.heard + self.config.silence;
+                let silent = self.word_at + self.config.silence;
                 Some(behind.map_or(silent, |behind| behind.min(silent)))
             }
             Phase::Reborn { .. } | Phase::Left => None,

@@ -59,7 +59,7 @@ impl Client {
         if !self.accepts(term) {
             return;
         }
-        self.heard = now;
+        self.note_heard(now);
         match word {
             ToNode::Everything { part, parts, piece, .. } => self.handle_part(now, from, part, parts, &piece),
             ToNode::Change { change, .. } => self.handle_change(now, from, &change),
@@ -71,6 +71,13 @@ impl Client {
             ToNode::Probe { member, .. } => self.handle_probe(member),
             ToNode::Lease { number, refused, .. } => self.leases.handle_outcome(number, refused, &self.copy),
             _ => {}
+        }
+    }
+
+    fn note_heard(&mut self, now: Instant) {
+        self.word_at = now;
+        if self.is_settled() {
+            self.heard = now;
         }
     }
 
@@ -90,7 +97,7 @@ impl Client {
             return None;
         }
         if self.is_following() {
-            self.heard = now;
+            self.note_heard(now);
             if ping.index > self.copy.index() {
                 let (_, since) = self.behind.unwrap_or((ping.index, now));
                 self.behind = Some((ping.index, since));
@@ -140,8 +147,7 @@ impl Client {
         }
         self.me.joined = member.joined;
         self.phase = Phase::Following { server: from };
-        self.heard = now;
-        self.refused = None;
+        self.word_at = now;
         self.seek.succeeded();
         self.welcomed = Some((cluster, Some(changes)));
         if self.copy.cluster().is_none() {
@@ -160,6 +166,8 @@ impl Client {
             return;
         }
         let Some(changes) = self.welcomed.as_mut().and_then(|(_, changes)| changes.take()) else { return };
+        self.refused = None;
+        self.note_heard(now);
         let again = self.routes.handle_welcome(changes);
         self.outputs.extend(again.into_iter().map(Output::Say));
         self.leases.handle_welcome(self.me.id, &self.copy);
@@ -343,6 +351,7 @@ impl Client {
         self.early.clear();
         (self.told, self.welcomed, self.me.joined) = (None, None, None);
         self.evicted = true;
+        self.refused = None;
         self.phase = Phase::Reborn { server };
         self.outputs.push_back(Output::Reincarnate);
     }
