@@ -32,7 +32,7 @@ impl Client {
                 self.phase = Phase::Asking { server: from, until, again: Some(at) };
             }
             ToNode::Welcome { term, cluster, member, changes } if self.accepts(term) => {
-                self.handle_welcome(now, from, cluster, member, changes);
+                self.handle_welcome(now, from, cluster, (member, changes));
             }
             ToNode::Refused { term, why } if self.accepts(term) => self.handle_refused(now, why),
             ToNode::Evicted { term, why } if self.accepts(term) => {
@@ -60,6 +60,9 @@ impl Client {
             return;
         }
         self.note_heard(now);
+        if self.leads_anew(now) {
+            return;
+        }
         match word {
             ToNode::Everything { part, parts, piece, .. } => self.handle_part(now, from, part, parts, &piece),
             ToNode::Change { change, .. } => self.handle_change(now, from, &change),
@@ -71,6 +74,17 @@ impl Client {
             ToNode::Probe { member, .. } => self.handle_probe(member),
             ToNode::Lease { number, refused, .. } => self.leases.handle_outcome(number, refused, &self.copy),
             _ => {}
+        }
+    }
+
+    /// A server that leads again in a higher term knows nothing of what it was told and said before.
+    fn leads_anew(&mut self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Following { server, term } if term < self.term => {
+                self.hello_again(now, server);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -98,7 +112,7 @@ impl Client {
         }
         if self.is_following() {
             self.note_heard(now);
-            if ping.index > self.copy.index() {
+            if !self.leads_anew(now) && ping.index > self.copy.index() {
                 let (_, since) = self.behind.unwrap_or((ping.index, now));
                 self.behind = Some((ping.index, since));
             }
@@ -139,14 +153,13 @@ impl Client {
         now: Instant,
         from: MemberId,
         cluster: ClusterId,
-        member: Member,
-        changes: u64,
+        (member, changes): (Member, u64),
     ) {
         if member.id != self.me.id || member.joined.is_none() {
             return;
         }
         self.me.joined = member.joined;
-        self.phase = Phase::Following { server: from };
+        self.phase = Phase::Following { server: from, term: self.term };
         self.word_at = now;
         self.seek.succeeded();
         self.welcomed = Some((cluster, Some(changes)));

@@ -108,7 +108,7 @@ fn a_leader_of_a_lower_term_is_not_listened_to() {
     world.log.decide(Op::Join { member: member(51), keep: false });
     let (_, change) = world.log.state.change_after(before).unwrap();
     for word in [
-        ToNode::Change { term: old, change: change.clone() },
+        ToNode::Change { term: old, change },
         ToNode::Evicted { term: old, why: None },
         ToNode::Farewell { term: old },
     ] {
@@ -116,9 +116,39 @@ fn a_leader_of_a_lower_term_is_not_listened_to() {
     }
     world.drain();
     assert_eq!((world.client.copy().index(), world.reborn), (before, 0));
-    world.client.handle_word(world.now, server, ToNode::Change { term: old + 1, change });
-    world.drain();
+    // That of the higher one is listened to.
+    world.servers[0].leads = Some(old + 1);
+    world.catch_up();
+    world.run(SECOND);
     assert!(world.client.copy().index() > before);
+}
+
+#[test]
+fn a_server_that_leads_again_in_a_higher_term_is_told_again() {
+    let mut world = joined(1);
+    world.announce(adds([3]));
+    // What was said is lost with the term, and nobody says so but the next ping.
+    world.out.clear();
+    world.servers[0].leads = None;
+    world.elect(0);
+    let term = world.term;
+    let ping = Ping { term, number: 1, index: world.log.state.index() };
+    let server = world.servers[0].id;
+    assert!(world.client.handle_ping(world.now, server, ping).is_some(), "it lives");
+    world.run(Duration::from_millis(500));
+    assert_eq!(world.log.state.routes_of(world.me).count(), 1);
+    assert_eq!(world.sought.len(), joined(1).sought.len(), "at the same server");
+}
+
+#[test]
+fn a_change_of_routes_that_is_not_decided_is_said_again() {
+    let mut world = joined(1);
+    world.announce(adds([3]));
+    world.out.clear();
+    world.run(Duration::from_millis(4_500));
+    assert_eq!(world.log.state.routes_of(world.me).count(), 0);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.log.state.routes_of(world.me).count(), 1);
 }
 
 #[test]
@@ -355,17 +385,8 @@ fn reports_are_damped_and_said_again_to_a_new_leader_and_never_to_nobody() {
     world.client.handle_evidence(world.now, other, true);
     assert_eq!(said(&mut world), [], "nobody listens");
     world.elect(1);
-    let end = world.now + Duration::from_secs(6);
-    let mut all = Vec::new();
-    while world.now < end {
-        world.now += 10 * MS;
-        world.client.handle_timeout(world.now);
-        world.drain();
-        let reports = world.out.iter().filter(|word| matches!(word, ToServer::Report { .. })).count();
-        all.push(reports);
-        world.settle();
-    }
-    assert_eq!(all.iter().sum::<usize>(), 1, "said once to the next leader");
+    world.run(Duration::from_secs(6));
+    assert_eq!(world.reports, [(other, Report::Lost)], "said once to the next leader");
 }
 
 #[test]

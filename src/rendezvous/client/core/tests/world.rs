@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::super::{Client, CoreConfig, LeaseNews, Output, Ticket};
 use crate::rendezvous::client::standing::Standing;
 use crate::rendezvous::state::{ClusterId, Op, Outcome, Refused, State, Token, Why, encode};
-use crate::rendezvous::words::{Everything, Ping, Refusal, ToNode, ToServer};
+use crate::rendezvous::words::{Everything, Ping, Refusal, Report, ToNode, ToServer};
 use crate::router::{MessageKey, Route, RouteChange};
 use crate::{Kind, Member, MemberId, ViewId};
 
@@ -126,6 +126,8 @@ pub(super) struct World {
     pub(super) probes: Vec<MemberId>,
     pub(super) left: bool,
     pub(super) part_bytes: usize,
+    /// What the leader was told of others.
+    pub(super) reports: Vec<(MemberId, Report)>,
 }
 
 impl World {
@@ -167,6 +169,7 @@ impl World {
             probes: Vec::new(),
             left: false,
             part_bytes: 64,
+            reports: Vec::new(),
         };
         world.elect(0);
         world
@@ -288,7 +291,7 @@ impl World {
                 if anew {
                     known.clear();
                 }
-                change.removed.iter().for_each(|route| drop(known.remove(route)));
+                known.retain(|route| !change.removed.contains(route));
                 known.extend(change.added);
             }
             Output::Reincarnate => {
@@ -440,7 +443,11 @@ impl World {
                 self.servers[at].fed = None;
                 vec![ToNode::Farewell { term }]
             }
-            ToServer::Report { .. } | ToServer::Probed { .. } => Vec::new(),
+            ToServer::Report { of, what } => {
+                self.reports.push((of, what));
+                Vec::new()
+            }
+            ToServer::Probed { .. } => Vec::new(),
         }
     }
 
