@@ -94,6 +94,11 @@ impl Node {
         assert!(self.messenger.send(word, [to]).unwrap().is_complete());
     }
 
+    /// Whom it is in contact with.
+    pub(in super::super) fn server(&self) -> MemberId {
+        self.contact.as_ref().unwrap().id()
+    }
+
     pub(in super::super) fn hello(&self) {
         self.say(&ToServer::Hello { member: self.member.clone(), known: self.known, changes: 0 });
     }
