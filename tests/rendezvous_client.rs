@@ -118,9 +118,9 @@ async fn three_nodes_join_by_one_address_and_their_routes_come_and_go_everywhere
     eventually(LONG, || routes(&nodes[2]) == 2).await;
     let asked = nodes[2].hub().request(Hello(7)).callback::<Answer>().deadline(secs(10)).await;
     assert_eq!(asked.unwrap(), Answer(7));
-    drop(host);
+    host.stop();
     eventually(LONG, || routes(&nodes[2]) == 1 && routes(&nodes[1]) == 0).await;
-    drop(second);
+    second.stop();
     eventually(LONG, || routes(&nodes[2]) == 0).await;
     // Whoever comes later gets them as well.
     let _again = serve(&nodes[0]);
