@@ -281,6 +281,17 @@ async fn a_node_advertises_the_address_by_which_it_reaches_the_server_and_the_po
 }
 
 #[tokio::test]
+async fn only_a_server_lets_in_who_does_not_know_the_network_s_name() {
+    let server = [alone().await];
+    let node = join(&server).await;
+    let stranger = Messenger::builder().any_network("development").start().await.unwrap();
+    assert!(stranger.contact_once(server[0].address().to_string()).await.is_ok());
+    let port = node.messenger().local_address().unwrap().port();
+    let refused = stranger.contact_once(format!("127.0.0.1:{port}")).await.unwrap_err().to_string();
+    assert!(refused.contains("`orders`") && refused.contains("only servers"), "{refused}");
+}
+
+#[tokio::test]
 async fn who_brings_messenger_and_rendezvous_joins_with_them() {
     let server = alone().await;
     let rendezvous = Rendezvous::builder([server.address().to_string()]).build().unwrap();

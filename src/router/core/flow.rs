@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::envelope::{
-    ActorRef, Control, Correlation, Distribution, Envelope, Failure, FlowHead, ReplyHead,
-    TraceContext,
+    ActorRef, Control, Correlation, Distribution, Envelope, Failure, FlowHead, ReplyHead, TraceContext,
 };
 use super::super::key::KeyId;
 use super::table::Preference;
