@@ -10,6 +10,8 @@ mod machine;
 mod office;
 mod run;
 mod standing;
+#[cfg(test)]
+mod tests;
 mod times;
 mod tools;
 
