@@ -440,3 +440,31 @@ fn what_was_not_told_yet_is_told_as_it_is_and_once() {
         assert_eq!(actions, if leaves { vec![Action::Ping] } else { vec![Action::Ping, healthy] });
     }
 }
+
+#[test]
+fn one_who_reached_it_has_the_first_word_but_holds_nobody_up_by_saying_nothing() {
+    let mut hall = Hall::of(8);
+    hall.nature(1, Nature::Mute);
+    hall.kill([8]);
+    hall.pass(ms(300));
+    hall.report(1, 8, Report::Heard);
+    (2..=4).for_each(|reporter| hall.report(reporter, 8, Report::Lost));
+    let heard = hall.heard_at(8);
+    hall.pass(secs(8));
+    let asked: Vec<_> = hall.probes().into_iter().map(|(_, witness, ..)| witness).collect();
+    assert_eq!(asked, [id(1)]);
+    assert_eq!(hall.evicted()[0].0, heard + EVICTION + PROBE);
+}
+
+#[test]
+fn the_last_word_of_a_witness_counts() {
+    let mut hall = Hall::of(8);
+    hall.kill([8]);
+    hall.pass(ms(300));
+    hall.report(1, 8, Report::Heard);
+    (1..=3).for_each(|reporter| hall.report(reporter, 8, Report::Lost));
+    let heard = hall.heard_at(8);
+    hall.pass(secs(8));
+    assert!(hall.probes().is_empty());
+    assert_eq!(hall.evicted()[0].0, heard + EVICTION);
+}

@@ -97,3 +97,15 @@ fn a_round_that_began_before_the_crowd_convicts_nobody_out_of_turn() {
     assert_eq!(evicted.len(), 5);
     assert!(evicted[0].0 >= heard + EVICTION * 2, "{evicted:?}");
 }
+
+#[test]
+fn a_crowd_that_others_reach_starves_nobody_who_is_dead() {
+    let mut hall = Hall::of(300);
+    // One round each takes longer than each waits for its next.
+    hall.deafen(1..=200);
+    hall.pass(secs(60));
+    hall.kill([300]);
+    hall.pass(secs(90));
+    let evicted: Vec<_> = hall.evicted().into_iter().map(|(_, member, _)| member).collect();
+    assert_eq!(evicted, [id(300)]);
+}
