@@ -69,9 +69,9 @@ enum Keep {
     Default,
     Directory(PathBuf),
     Memory,
-    /// One of the simulation's.
-    #[cfg(feature = "testing")]
-    Given(Disk),
+    /// Of a simulation, or one that fails.
+    #[cfg(any(test, feature = "testing"))]
+    Disk(Disk),
 }
 
 /// How a server is to be. Everything has a default; what contradicts itself is refused by [`ServerBuilder::start`].
@@ -190,15 +190,11 @@ impl ServerBuilder {
         self.start_in(crate::Builder::start).await
     }
 
-    /// On this disk.
-    #[cfg(feature = "testing")]
-    pub(crate) fn on_disk(mut self, disk: Disk) -> Self {
-        self.keep = Keep::Given(disk);
-        self
-    }
-
     /// Starts in any network: `start` is what starts the messenger there.
-    pub(crate) async fn start_in<F>(mut self, start: impl FnOnce(crate::Builder) -> F) -> Result<Server, ServerError>
+    pub(crate) async fn start_in<F>(
+        mut self,
+        start: impl FnOnce(crate::Builder) -> F,
+    ) -> Result<Server, ServerError>
     where
         F: Future<Output = Result<Messenger, StartError>>,
     {
@@ -224,10 +220,18 @@ impl ServerBuilder {
 }
 
 impl ServerBuilder {
+    /// Keeps it there.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "for the simulation")]
+    pub(crate) fn on_disk(mut self, disk: Disk) -> Self {
+        self.keep = Keep::Disk(disk);
+        self
+    }
+
     fn disk(&mut self) -> Result<Disk, ServerError> {
         match std::mem::take(&mut self.keep) {
-            #[cfg(feature = "testing")]
-            Keep::Given(disk) => Ok(disk),
+            #[cfg(any(test, feature = "testing"))]
+            Keep::Disk(disk) => Ok(disk),
             Keep::Memory => Ok(Disk::of_backend(redb::backends::InMemoryBackend::new())),
             Keep::Directory(path) => Ok(Disk::in_directory(path)),
             Keep::Default => {

@@ -85,6 +85,15 @@ impl Node {
         self.answers.store(whether, Ordering::Relaxed);
     }
 
+    /// Comes again as another member, of which nothing is known.
+    pub(in super::super) fn reincarnate(&mut self) {
+        self.messenger.reincarnate().unwrap();
+        self.member = self.messenger.member();
+        (self.known, self.contact) = (Known::default(), None);
+        self.members.clear();
+        self.routes.clear();
+    }
+
     pub(in super::super) async fn go_to(&mut self, address: &str) {
         self.contact = Some(timeout(LONG, self.messenger.contact(address)).await.unwrap().unwrap());
     }
@@ -105,9 +114,14 @@ impl Node {
 
     /// The next word of whom it is in contact with, taken into its copy.
     pub(in super::super) async fn next(&mut self) -> ToNode {
-        let (_, word) = timeout(LONG, self.words.recv()).await.expect("a word").unwrap();
-        self.take(&word);
-        word
+        loop {
+            let (from, word) = timeout(LONG, self.words.recv()).await.expect("a word").unwrap();
+            // A server that it left may have said something before.
+            if from == self.server() {
+                self.take(&word);
+                return word;
+            }
+        }
     }
 
     /// The first word of this kind; what comes before it is taken in.
@@ -211,7 +225,9 @@ impl Node {
             if routes.anew {
                 of.clear();
             }
-            routes.remove.iter().for_each(|route| drop(of.remove(route)));
+            for route in &routes.remove {
+                of.remove(route);
+            }
             of.extend(routes.add);
         }
     }
