@@ -21,6 +21,26 @@ const fn kind(name: &'static str) -> Kind {
     Kind::new(name, 1).of_protocol(PROTOCOL).open()
 }
 
+/// How many bits of a [`reign`] are the term's.
+const TERM_BITS: u32 = 40;
+
+/// By what nodes tell leaders apart, in every word: the generation of the history above, the term of the log below. A leader is above
+/// all before it, also where terms begin anew because the disks were lost, or a snapshot was restored: then the
+/// generation was raised.
+pub(crate) const fn reign(generation: u64, term: u64) -> u64 {
+    generation << TERM_BITS | term & ((1 << TERM_BITS) - 1)
+}
+
+/// The term of the log in it.
+pub(crate) const fn term_in(reign: u64) -> u64 {
+    reign & ((1 << TERM_BITS) - 1)
+}
+
+/// The generation in it.
+pub(crate) const fn generation_in(reign: u64) -> u64 {
+    reign >> TERM_BITS
+}
+
 /// What a node knows of history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Known {
@@ -30,7 +50,7 @@ pub(crate) struct Known {
     pub(crate) view: Option<ViewId>,
     /// The place of the last change it has applied.
     pub(crate) index: u64,
-    /// The highest term in which a leader spoke to it.
+    /// The highest [`reign`] in which a leader spoke to it.
     pub(crate) term: u64,
 }
 
@@ -70,7 +90,7 @@ pub(crate) enum Report {
     Heard,
 }
 
-/// From a server to a node.
+/// From a server to a node. `term` is a [`reign`] in all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ToNode {
     /// Only the leader speaks: this is it, if I know.

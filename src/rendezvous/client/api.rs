@@ -267,11 +267,6 @@ impl Rendezvous {
     pub(crate) fn registered_routes(&self) -> Option<std::collections::BTreeSet<crate::router::Route>> {
         self.inner.core.lock().as_ref()?.routes().registered_routes()
     }
-
-    /// Who holds which lease, as this node was told.
-    pub(crate) fn copy<T>(&self, look: impl FnOnce(&super::core::Copy) -> T) -> Option<T> {
-        self.inner.core.lock().as_ref().map(|core| look(core.copy()))
-    }
 }
 
 impl RouteSource for Rendezvous {

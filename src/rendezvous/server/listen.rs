@@ -49,6 +49,7 @@ async fn take(office: Weak<Office>, from: MemberId, message: ToServer) {
 /// Only the leader speaks: where it is.
 fn send_on(office: &Office, from: MemberId) {
     let (term, leader) = office.leader();
+    let term = office.reign(term);
     if let Err(why) = office.messenger.send(&ToNode::NotLeader { term, leader }, [from]) {
         tracing::debug!(node = %from, "it was not told who leads: {why}");
     }

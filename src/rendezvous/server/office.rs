@@ -13,6 +13,7 @@ use super::machine::Applied;
 use super::standing::ServerStanding;
 use crate::rendezvous::raft::{Log, Standing, Store};
 use crate::rendezvous::state::{ClusterId, State};
+use crate::rendezvous::words::reign;
 use crate::{MemberId, Messenger};
 
 /// While it may not speak though it leads, it looks again so often.
@@ -143,6 +144,11 @@ impl Office {
         if let Some(tell) = self.orders.lock().waiting.remove(&number) {
             let _gone = tell.send(how);
         }
+    }
+
+    /// As nodes are told of a term.
+    pub(super) fn reign(&self, term: u64) -> u64 {
+        reign(self.applied.read().view_id().generation, term)
     }
 
     /// The term, and where the leader is, as far as this server knows.

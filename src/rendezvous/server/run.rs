@@ -129,7 +129,7 @@ fn part(office: &Office, now_is: &Standing, audience: &mut Vec<MemberId>) {
     if audience.is_empty() {
         return;
     }
-    let what = ToNode::NotLeader { term: *term, leader: Some(leader.clone()) };
+    let what = ToNode::NotLeader { term: office.reign(*term), leader: Some(leader.clone()) };
     // Who has no room finds out by silence.
     if let Err(why) = office.messenger.send(&what, audience.drain(..)) {
         tracing::debug!("who leads now was not told: {why}");

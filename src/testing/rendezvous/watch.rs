@@ -21,8 +21,8 @@ struct Way {
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// Who is in each view that somebody has installed.
-    views: BTreeMap<ViewId, Vec<(MemberId, Option<ViewId>)>>,
+    /// Who is in each view that somebody has installed, and who that was.
+    views: BTreeMap<ViewId, (Vec<(MemberId, Option<ViewId>)>, BTreeSet<MemberId>)>,
     /// The last view of each member.
     installed: BTreeMap<MemberId, ViewId>,
     /// Whose each term is, by the server's place: with its disk it may go on in its term after a restart.
@@ -65,17 +65,25 @@ impl Figures {
 }
 
 impl Watch {
-    /// All who install a view of an id install the same one, and each only newer ones than before.
-    pub(super) fn view_installed(&mut self, by: MemberId, view: &View) -> Result<(), String> {
+    /// All who install a view of an id install the same one, and each only newer ones than before. Where the disks were lost and nobody who
+    /// knew a view is `alive`, history may begin again.
+    pub(super) fn view_installed(
+        &mut self,
+        by: MemberId,
+        view: &View,
+        alive: &BTreeSet<MemberId>,
+    ) -> Result<(), String> {
         let id = view.id();
         let mut members: Vec<_> = view.members().iter().map(|member| (member.id, member.joined)).collect();
         members.sort_unstable();
-        if let Some(before) = self.views.get(&id)
-            && *before != members
-        {
-            return Err(format!("view {id} is {members:?} at {by:.8}, and was {before:?}"));
+        let (known, installers) = self.views.entry(id).or_default();
+        if installers.is_disjoint(alive) {
+            (*known, *installers) = (members.clone(), BTreeSet::new());
         }
-        self.views.insert(id, members);
+        if *known != members {
+            return Err(format!("view {id} is {members:?} at {by:.8}, and is {known:?} at {installers:?}"));
+        }
+        installers.insert(by);
         self.figures.views = self.views.len() as u64;
         match self.installed.insert(by, id) {
             Some(before) if before > id => Err(format!("{by:.8} went back from view {before} to {id}")),

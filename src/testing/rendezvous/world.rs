@@ -173,7 +173,8 @@ impl World {
                 Note::Installed { by, view } => {
                     self.mix(1, view.id().number ^ u64::from(by.to_bytes()[15]) << 32);
                     self.say(|_| format!("{by:.8} installs {view:?}"));
-                    self.watch.view_installed(by, &view)
+                    let alive = self.nodes.iter().filter_map(|place| Some(place.running.as_ref()?.id()));
+                    self.watch.view_installed(by, &view, &alive.collect())
                 }
                 Note::Delivered { from, to, number } => {
                     self.mix(2, number);

@@ -25,7 +25,8 @@ impl Client {
             ToNode::NotLeader { term, leader } => {
                 self.handle_not_leader(now, leader.filter(|_| term >= self.term))
             }
-            ToNode::Later { term, after } if self.accepts(term) => {
+            // Who is not this node's leader yet may be of another history, whose terms are not those that this node knows.
+            ToNode::Later { term: _, after } => {
                 self.lose_leader();
                 let at = now + after.clamp(LATER_MIN, LATER_MAX);
                 let until = at + self.config.silence;
@@ -34,8 +35,12 @@ impl Client {
             ToNode::Welcome { term, cluster, member, changes } if self.accepts(term) => {
                 self.handle_welcome(now, from, cluster, (member, changes));
             }
-            ToNode::Refused { term, why } if self.accepts(term) => self.handle_refused(now, why),
-            ToNode::Evicted { term, why } if self.accepts(term) => {
+            ToNode::Refused { term, why } => {
+                if term >= self.term || why != Refusal::Refused(Refused::Gone) {
+                    self.handle_refused(now, why);
+                }
+            }
+            ToNode::Evicted { term, why } if term >= self.term => {
                 let why = why.map_or_else(|| "it is not known there".to_owned(), |why| why.to_string());
                 self.evict(&why);
             }

@@ -9,7 +9,7 @@ use crate::rendezvous::words::{Refusal, ToNode};
 
 impl Desk {
     pub(super) fn handle_leave(&mut self, state: &State, from: MemberId) {
-        let term = self.term;
+        let term = self.reign();
         self.undecided.remove(&from);
         let node = self.nodes.entry(from).or_default();
         let joining = node.hello.take().is_some_and(|hello| hello.joining);
@@ -26,7 +26,7 @@ impl Desk {
         if bytes > OP_BYTES_MAX {
             let why = format!("a change of routes of {bytes} bytes, at most {OP_BYTES_MAX}: say it in parts");
             let refused = Some(Refused::Unsound(why));
-            return self.tell(from, ToNode::Registered { term: self.term, changes: to, refused });
+            return self.tell(from, ToNode::Registered { term: self.reign(), changes: to, refused });
         }
         self.ask(from, op, Concern::Routes(from, to));
     }
@@ -35,7 +35,7 @@ impl Desk {
         let op = Op::Lease { member: from, op };
         if op_bytes(&op) > OP_BYTES_MAX {
             let refused = Some(Refused::Unsound("the name of a lease is too long".to_owned()));
-            return self.tell(from, ToNode::Lease { term: self.term, number, refused });
+            return self.tell(from, ToNode::Lease { term: self.reign(), number, refused });
         }
         self.ask(from, op, Concern::Lease(from, number));
     }
@@ -47,7 +47,7 @@ impl Desk {
 
     /// An operation was decided.
     pub(super) fn tell_outcome(&mut self, concern: Concern, outcome: Outcome) {
-        let term = self.term;
+        let term = self.reign();
         let refused = match outcome {
             Outcome::Done | Outcome::Already => None,
             Outcome::Refused(refused) => Some(refused),
@@ -114,7 +114,7 @@ impl Desk {
     }
 
     fn tell_joined(&mut self, id: MemberId, refused: Option<Refused>) {
-        let term = self.term;
+        let term = self.reign();
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if let Some(hello) = node.hello.as_mut() {
             hello.joining = false;

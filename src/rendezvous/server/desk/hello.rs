@@ -8,7 +8,7 @@ use super::config::{GENERATION_MAX, OP_BYTES_MAX};
 use super::node::{Cursor, Feed};
 use super::{Desk, Hello};
 use crate::rendezvous::state::{Op, Refused, State, Why};
-use crate::rendezvous::words::{Known, Refusal, ToNode};
+use crate::rendezvous::words::{Known, Refusal, ToNode, generation_in, term_in};
 use crate::{Member, MemberId, ViewId};
 
 /// What is to be done about a hello.
@@ -38,15 +38,16 @@ impl Desk {
         member: Member,
         known: Known,
     ) {
-        let term = self.term;
+        let term = self.reign();
         if let Some(why) = unsound(from, &member, &known) {
             let why = Refusal::Refused(Refused::Unsound(why));
             return self.tell(from, ToNode::Refused { term, why });
         }
         let ours = known.cluster.is_some() && known.cluster == state.cluster();
-        if ours && known.term > term {
-            tracing::warn!(node = %from, term, higher = known.term, "a node has heard of a leader above this one");
-            self.higher = self.higher.max(Some(known.term));
+        let higher = term_in(known.term);
+        if ours && generation_in(known.term) == self.view.generation && higher > self.term {
+            tracing::warn!(node = %from, term = self.term, higher, "a node has heard of a leader above this one");
+            self.higher = self.higher.max(Some(higher));
             return self.let_go(from);
         }
         if let Some(view) = known.view {
@@ -82,7 +83,7 @@ impl Desk {
             self.undecided.remove(&id);
             return;
         };
-        let (term, verdict) = (self.term, self.verdict(now, state, hello));
+        let (term, verdict) = (self.reign(), self.verdict(now, state, hello));
         if let Verdict::Wait(again) = verdict {
             if let Some(hello) = self.nodes.get_mut(&id).and_then(|node| node.hello.as_mut()) {
                 hello.again = again;
@@ -199,7 +200,7 @@ impl Desk {
             Cursor::Nothing { least: state.index() }
         };
         node.feed = Some(Feed { cursor, registered: changes, health: None });
-        let welcome = ToNode::Welcome { term: self.term, cluster, member: member.clone(), changes };
+        let welcome = ToNode::Welcome { term: self.reign(), cluster, member: member.clone(), changes };
         self.tell(id, welcome);
     }
 

@@ -34,7 +34,7 @@ use self::node::{Hello, Node};
 use self::table::Table;
 use crate::rendezvous::judge::{Judge, ProbeId};
 use crate::rendezvous::state::{ClusterId, Op, Outcome, State, Why};
-use crate::rendezvous::words::{Health, Ping, Pong, Refusal, ToNode, ToServer};
+use crate::rendezvous::words::{Health, Ping, Pong, Refusal, ToNode, ToServer, reign, term_in};
 use crate::{MemberId, ViewId};
 
 /// What a tool asks that the log decides.
@@ -160,6 +160,11 @@ impl Desk {
         self.table.of(member)
     }
 
+    /// What it speaks with: the term, in the generation of the history.
+    pub(super) const fn reign(&self) -> u64 {
+        reign(self.view.generation, self.term)
+    }
+
     /// Whether it may speak.
     pub(crate) fn speaks(&self, now: Instant) -> bool {
         now < self.until
@@ -236,7 +241,7 @@ impl Desk {
 
     /// The answer to a ping.
     pub(crate) fn handle_pong(&mut self, now: Instant, from: MemberId, pong: Pong) {
-        if pong.term == self.term {
+        if term_in(pong.term) == self.term {
             self.handle_heard(now, from);
         }
     }
@@ -353,7 +358,7 @@ impl Desk {
         }
         self.pings += 1;
         let fed = self.nodes.iter().filter(|(_, node)| node.feed.is_some()).map(|(id, _)| *id).collect();
-        Some((Ping { term: self.term, number: self.pings, index: self.index }, fed))
+        Some((Ping { term: self.reign(), number: self.pings, index: self.index }, fed))
     }
 
     /// What a tool is answered.
@@ -427,7 +432,7 @@ impl Desk {
 
     /// A member is one no more: that is the last it hears.
     fn tell_left(&mut self, id: MemberId, why: Option<Why>) {
-        let term = self.term;
+        let term = self.reign();
         let Some(node) = self.nodes.get_mut(&id) else { return };
         (node.feed, node.hello, node.ends) = (None, None, true);
         self.undecided.remove(&id);
@@ -440,7 +445,7 @@ impl Desk {
 
     /// Nothing is decided about members: everybody is told why, once.
     fn stop_feeds(&mut self, seen: ViewId) {
-        let term = self.term;
+        let term = self.reign();
         let fed: Vec<MemberId> =
             self.nodes.iter().filter(|(_, node)| node.feed.is_some()).map(|(id, _)| *id).collect();
         for id in fed {

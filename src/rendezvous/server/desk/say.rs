@@ -24,7 +24,7 @@ impl Desk {
     /// by [`Desk::handle_gone`].
     pub(crate) fn poll_send(&mut self, now: Instant, state: &State) -> Option<Saying> {
         if let Some((id, after)) = self.next_later() {
-            return Some(Saying { to: vec![id], what: ToNode::Later { term: self.term, after } });
+            return Some(Saying { to: vec![id], what: ToNode::Later { term: self.reign(), after } });
         }
         if !self.speaks(now) {
             return None;
@@ -60,7 +60,7 @@ impl Desk {
     }
 
     fn next_of_feed(&mut self, state: &State, id: MemberId) -> Option<Saying> {
-        let (term, newest) = (self.term, self.table.newest());
+        let (term, newest) = (self.reign(), self.table.newest());
         let feed = self.nodes.get_mut(&id)?.feed.as_mut()?;
         let only = |what| Some(Saying { to: vec![id], what });
         let changes = state.changes_of(id).unwrap_or_default();

@@ -54,7 +54,7 @@ impl Desk {
                         self.nodes.get(&witness).is_some_and(|node| node.feed.is_some() && node.has_room());
                     if free {
                         self.probes.insert((witness, suspect), probe);
-                        self.tell(witness, ToNode::Probe { term: self.term, member: suspect });
+                        self.tell(witness, ToNode::Probe { term: self.reign(), member: suspect });
                     }
                 }
                 judge::Action::Evict { member, since, why } => self.evict(member, since, &why),

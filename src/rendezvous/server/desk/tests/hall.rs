@@ -374,7 +374,7 @@ pub(super) fn term_of(word: &ToNode) -> u64 {
         | ToNode::Probe { term, .. }
         | ToNode::Lease { term, .. }
         | ToNode::Evicted { term, .. }
-        | ToNode::Farewell { term } => *term,
+        | ToNode::Farewell { term } => crate::rendezvous::words::term_in(*term),
     }
 }
 

@@ -111,7 +111,7 @@ fn a_node_of_this_cluster_that_knows_a_later_view_stops_it() {
 #[test]
 fn a_leader_that_is_told_of_a_higher_term_says_nothing_more_to_that_node() {
     let mut hall = Hall::with([1, 2]);
-    hall.copies.get_mut(&id(1)).unwrap().known.term = 8;
+    hall.copies.get_mut(&id(1)).unwrap().known.term = crate::rendezvous::words::reign(1, 8);
     hall.hello(1);
     hall.join(3);
     assert!(hall.heard_by(1).is_empty());
