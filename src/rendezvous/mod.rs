@@ -24,6 +24,6 @@ pub use words::Health;
 #[cfg(all(feature = "rendezvous", feature = "testing"))]
 pub(crate) mod doors {
     pub(crate) use super::raft::Disk;
-    pub(crate) use super::state::{Change, State};
+    pub(crate) use super::state::{Change, ClusterId, State};
     pub(crate) use super::words::{Ask, Told};
 }

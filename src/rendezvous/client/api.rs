@@ -267,6 +267,11 @@ impl Rendezvous {
     pub(crate) fn registered_routes(&self) -> Option<std::collections::BTreeSet<crate::router::Route>> {
         self.inner.core.lock().as_ref()?.routes().registered_routes()
     }
+
+    /// Whose history this node goes by.
+    pub(crate) fn cluster(&self) -> Option<crate::rendezvous::doors::ClusterId> {
+        self.inner.core.lock().as_ref()?.cluster()
+    }
 }
 
 impl RouteSource for Rendezvous {

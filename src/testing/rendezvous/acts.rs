@@ -70,7 +70,8 @@ impl World {
         let (rendezvous, messenger) = (running.rendezvous.clone(), running.messenger.clone());
         running.spawn(async move {
             if let Ok(Ok(lease)) = tokio::time::timeout(Duration::from_secs(10), rendezvous.acquire(name)).await {
-                notes.add(Note::Granted { name: name.to_owned(), to: messenger.id(), lease });
+                let (cluster, to) = (rendezvous.cluster(), messenger.id());
+                notes.add(Note::Granted { name: name.to_owned(), cluster, to, lease });
             }
         });
     }

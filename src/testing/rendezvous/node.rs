@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::rendezvous::doors::ClusterId;
 use crate::rendezvous::{Lease, Rendezvous};
 use crate::router::{Host as Actors, Node};
 use crate::testing::net::{Host, Network, ProcessId};
@@ -29,9 +30,9 @@ handled!(Apple = "sim.apple", Pear = "sim.pear", Plum = "sim.plum");
 /// What nodes tell the world, in the order in which it happened.
 #[derive(Debug)]
 pub(super) enum Note {
-    Installed { by: MemberId, view: Arc<View> },
+    Installed { by: MemberId, cluster: Option<ClusterId>, view: Arc<View> },
     Delivered { from: MemberId, to: MemberId, number: u64 },
-    Granted { name: String, to: MemberId, lease: Lease },
+    Granted { name: String, cluster: Option<ClusterId>, to: MemberId, lease: Lease },
 }
 
 /// See [`Note`].
@@ -96,7 +97,7 @@ impl NodePlace {
         let messenger = builder.start_in(|_| net).await.map_err(|error| failed(&error))?;
         let list: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
         let rendezvous = Rendezvous::builder(list.join(",")).build().map_err(|error| failed(&error))?;
-        listen(&messenger, notes).map_err(|error| failed(&error))?;
+        listen(&messenger, &rendezvous, notes).map_err(|error| failed(&error))?;
         let node = Node::builder().source(rendezvous.clone()).start(&messenger).map_err(|error| failed(&error))?;
         self.running = Some(Running {
             process,
@@ -120,21 +121,21 @@ impl NodePlace {
     }
 }
 
-fn listen(messenger: &Messenger, notes: &Arc<Notes>) -> Result<(), crate::HandlerError> {
+fn listen(messenger: &Messenger, rendezvous: &Rendezvous, notes: &Arc<Notes>) -> Result<(), crate::HandlerError> {
     let (told, here) = (Arc::clone(notes), messenger.clone());
     messenger.add_raw_handler(NUMBERED, move |from, raw| {
         let number = raw.bytes().get(..8).and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
         told.add(Note::Delivered { from, to: here.id(), number: number.unwrap_or_default() });
         async {}
     })?;
-    let (told, here) = (Arc::clone(notes), messenger.clone());
+    let (told, here, rendezvous) = (Arc::clone(notes), messenger.clone(), rendezvous.clone());
     messenger.spawn(async move {
         let mut seen = None;
         loop {
             let view = here.view_other_than(seen).await;
             seen = view.as_ref().map(|view| view.id());
             if let Some(view) = view {
-                told.add(Note::Installed { by: here.id(), view });
+                told.add(Note::Installed { by: here.id(), cluster: rendezvous.cluster(), view });
             }
         }
     });

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::rendezvous::Token;
+use crate::rendezvous::doors::ClusterId;
 use crate::{MemberId, View, ViewId};
 
 /// Who has been well for so long is never evicted: eviction (5 s), settling of a new leader, a ping and a probe; and what was on its way.
@@ -21,14 +22,14 @@ struct Way {
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// Who is in each view that somebody has installed, and who that was.
-    views: BTreeMap<ViewId, (Vec<(MemberId, Option<ViewId>)>, BTreeSet<MemberId>)>,
+    /// Who is in each view that somebody has installed, of each history.
+    views: BTreeMap<(Option<ClusterId>, ViewId), Vec<(MemberId, Option<ViewId>)>>,
     /// The last view of each member.
     installed: BTreeMap<MemberId, ViewId>,
     /// Whose each term is, by the server's place: with its disk it may go on in its term after a restart.
     terms: BTreeMap<u64, usize>,
     ways: BTreeMap<(MemberId, MemberId), Way>,
-    tokens: BTreeMap<String, (Token, MemberId)>,
+    tokens: BTreeMap<(Option<ClusterId>, String), (Token, MemberId)>,
     pub(super) figures: Figures,
 }
 
@@ -65,25 +66,21 @@ impl Figures {
 }
 
 impl Watch {
-    /// All who install a view of an id install the same one, and each only newer ones than before. Where the disks were lost and nobody who
-    /// knew a view is `alive`, history may begin again.
+    /// All who install a view of an id install the same one, and each only newer ones than before. Servers that lost their disks may begin
+    /// another history, for those who know nothing of the first: it has a cluster's id of its own.
     pub(super) fn view_installed(
         &mut self,
         by: MemberId,
+        cluster: Option<ClusterId>,
         view: &View,
-        alive: &BTreeSet<MemberId>,
     ) -> Result<(), String> {
         let id = view.id();
         let mut members: Vec<_> = view.members().iter().map(|member| (member.id, member.joined)).collect();
         members.sort_unstable();
-        let (known, installers) = self.views.entry(id).or_default();
-        if installers.is_disjoint(alive) {
-            (*known, *installers) = (members.clone(), BTreeSet::new());
-        }
+        let known = self.views.entry((cluster, id)).or_insert_with(|| members.clone());
         if *known != members {
-            return Err(format!("view {id} is {members:?} at {by:.8}, and is {known:?} at {installers:?}"));
+            return Err(format!("view {id} is {members:?} at {by:.8}, and is {known:?} elsewhere"));
         }
-        installers.insert(by);
         self.figures.views = self.views.len() as u64;
         match self.installed.insert(by, id) {
             Some(before) if before > id => Err(format!("{by:.8} went back from view {before} to {id}")),
@@ -170,8 +167,14 @@ impl Watch {
 
     // ---- leases, evictions ----
 
-    pub(super) fn granted(&mut self, name: &str, to: MemberId, token: Token) -> Result<(), String> {
-        match self.tokens.insert(name.to_owned(), (token, to)) {
+    pub(super) fn granted(
+        &mut self,
+        cluster: Option<ClusterId>,
+        name: &str,
+        to: MemberId,
+        token: Token,
+    ) -> Result<(), String> {
+        match self.tokens.insert((cluster, name.to_owned()), (token, to)) {
             Some((before, whose)) if before > token || (before == token && whose != to) => {
                 Err(format!("lease {name}: token {token} for {to:.8} after {before} for {whose:.8}"))
             }

@@ -170,19 +170,18 @@ impl World {
     fn drain(&mut self) {
         for note in self.notes.take() {
             let judged = match note {
-                Note::Installed { by, view } => {
+                Note::Installed { by, cluster, view } => {
                     self.mix(1, view.id().number ^ u64::from(by.to_bytes()[15]) << 32);
                     self.say(|_| format!("{by:.8} installs {view:?}"));
-                    let alive = self.nodes.iter().filter_map(|place| Some(place.running.as_ref()?.id()));
-                    self.watch.view_installed(by, &view, &alive.collect())
+                    self.watch.view_installed(by, cluster, &view)
                 }
                 Note::Delivered { from, to, number } => {
                     self.mix(2, number);
                     self.watch.delivered(from, to, number)
                 }
-                Note::Granted { name, to, lease } => {
+                Note::Granted { name, cluster, to, lease } => {
                     self.mix(3, lease.token().get());
-                    let judged = self.watch.granted(&name, to, lease.token());
+                    let judged = self.watch.granted(cluster, &name, to, lease.token());
                     let holder = self.nodes.iter_mut().filter_map(|place| place.running.as_mut());
                     // Whoever is gone meanwhile lets it go.
                     if let Some(running) = holder.into_iter().find(|running| running.id() == to) {

@@ -206,6 +206,12 @@ impl Client {
         &self.routes
     }
 
+    /// Whose history it goes by.
+    #[cfg(all(feature = "rendezvous", feature = "testing"))]
+    pub(crate) const fn cluster(&self) -> Option<ClusterId> {
+        self.copy.cluster()
+    }
+
     /// Members of the installed view and their health; nobody before there is one.
     pub(crate) fn members(&self) -> Vec<(Member, Health)> {
         let health = |id| self.health.get(id).copied().unwrap_or_default();
