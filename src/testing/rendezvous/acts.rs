@@ -64,7 +64,7 @@ impl World {
         let drops = self.chance.bool();
         let Some(running) = self.nodes[at].running.as_mut().filter(|one| !one.leaving) else { return };
         if drops && !running.leases.is_empty() {
-            running.leases.remove(0);
+            drop(running.leases.remove(0));
             return;
         }
         let (rendezvous, messenger) = (running.rendezvous.clone(), running.messenger.clone());

@@ -2,7 +2,7 @@
 
 mod found;
 
-use super::{replay, simulate};
+use super::{Kind, replay, simulate};
 
 #[test]
 fn nothing_is_violated_in_a_few_worlds() {
