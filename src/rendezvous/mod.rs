@@ -1,10 +1,12 @@
 //! Rendezvous: the one address a network needs (after kino). One ordered log decides who is in, what they handle and which view is
 //! valid; the messengers of the network are driven by it; the network lives on without it.
 
+mod admin;
 #[cfg(feature = "rendezvous")]
 mod raft;
 mod state;
 mod words;
 
+pub use admin::{Admin, AdminError, Members, Routing, ServerSeen, Servers};
 pub use state::{Token, Why};
 pub use words::Health;
