@@ -91,9 +91,8 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// Over the defaults.
-    pub(crate) fn timeouts(&self) -> karere::Timeouts {
-        let default = karere::Timeouts::default();
+    /// Over these.
+    pub(crate) fn over(&self, default: karere::Timeouts) -> karere::Timeouts {
         let over = |time: Option<Time>, otherwise| time.map_or(otherwise, |time| time.0);
         karere::Timeouts {
             ping: over(self.ping, default.ping),
