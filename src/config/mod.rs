@@ -114,6 +114,8 @@ pub(crate) struct Raw {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) environment: Option<String>,
     pub(crate) network: Option<String>,
+    /// Whatever the network is called.
+    pub(crate) network_open: bool,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
     pub(crate) views: Views,
@@ -200,6 +202,7 @@ pub(crate) struct Settings {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) environment: String,
     pub(crate) network: String,
+    pub(crate) network_open: bool,
     pub(crate) views: Views,
     pub(crate) peer: PeerConfig,
     pub(crate) budget: BudgetLimits,
@@ -227,7 +230,13 @@ impl TryFrom<Raw> for Settings {
         let label_bytes = raw.labels.iter().map(|(key, value)| key.len() + value.len() + 6).sum();
         most("text of all labels", label_bytes, LABEL_BYTES_MAX)?;
         most("number of advertised addresses", raw.advertise.len(), limits::ENDPOINTS_MAX)?;
-        let advertise = raw.advertise.iter().map(|text| advertised(text)).collect::<Result<_, _>>()?;
+        let bound = raw.bind.is_some();
+        let advertise = raw.advertise.iter().map(|text| advertised(text, bound)).collect::<Result<_, _>>()?;
+        must(
+            !(raw.network_open && bound),
+            "any_network",
+            "is for a messenger that only dials: it must not bind",
+        )?;
         let (times, bounds) = (raw.timeouts, raw.limits);
         Ok(Self {
             bind: raw.bind.as_deref().map(Bind::parse).transpose()?,
@@ -236,6 +245,7 @@ impl TryFrom<Raw> for Settings {
             labels: raw.labels,
             environment,
             network,
+            network_open: raw.network_open,
             views: raw.views,
             peer: PeerConfig {
                 session: SessionConfig {
@@ -274,9 +284,11 @@ impl TryFrom<Raw> for Settings {
     }
 }
 
-fn advertised(text: &str) -> Result<Endpoint, ConfigError> {
+fn advertised(text: &str, bound: bool) -> Result<Endpoint, ConfigError> {
     let endpoint: Endpoint = text.parse()?;
-    if endpoint.is_unusable() {
+    // Port 0: the one that is bound.
+    let seen = if bound { endpoint.or_port(1) } else { endpoint.clone() };
+    if seen.is_unusable() {
         return Err(ConfigError::Unreachable { endpoint: text.to_owned() });
     }
     Ok(endpoint)

@@ -1,10 +1,12 @@
 //! Contacts: who is at an address, kept for as long as a handle is held, and followed when another member comes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::watch;
 
+use super::search::Patience;
 use super::{Driver, Registry, clock, search};
 use crate::member::MemberId;
 use crate::peer::{ContactId, Finding, PeerEvent, Place};
@@ -19,7 +21,17 @@ pub(super) struct Held {
 impl Driver {
     /// Who is at this address? Asks until somebody answers. Cancel safe: dropping the future ends the search.
     pub(crate) async fn search(self: &Arc<Self>, place: Place) -> Finding {
-        search::run(self, place, Some(self.contact_give_up)).await
+        self.search_from(place, false).await.0
+    }
+
+    /// The same, and from which address of this side; `once`: one attempt only.
+    pub(crate) async fn search_from(
+        self: &Arc<Self>,
+        place: Place,
+        once: bool,
+    ) -> (Finding, Option<SocketAddr>) {
+        let patience = if once { Patience::Once } else { Patience::For(self.contact_give_up) };
+        search::run(self, place, patience).await
     }
 
     /// Keeps the session with a member found at an address. `None`: closed.

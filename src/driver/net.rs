@@ -28,6 +28,11 @@ pub(crate) trait Conn: AsyncRead + AsyncWrite + Send + Unpin {
         None
     }
 
+    /// The address on this side; `None` where there is no such thing.
+    fn local_address(&self) -> Option<SocketAddr> {
+        None
+    }
+
     /// Bytes that have left buffers of its own so far. A connection without such buffers has nothing to say.
     fn passed_on(&self) -> u64 {
         0
@@ -38,6 +43,10 @@ impl Conn for TcpStream {
     fn abort(self: Box<Self>) {
         // If it cannot be set, the kernel says what is left; it is closed all the same.
         let _in_order_without = SockRef::from(&*self).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.local_addr().ok()
     }
 }
 

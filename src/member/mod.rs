@@ -134,6 +134,12 @@ impl Endpoint {
         self.port
     }
 
+    /// With this port, if it has none.
+    pub(crate) fn or_port(&self, port: u16) -> Self {
+        let port = if self.port == 0 { port } else { self.port };
+        Self { port, ..self.clone() }
+    }
+
     /// Whether nobody can be reached there: an unspecified address or port 0.
     #[must_use]
     pub fn is_unusable(&self) -> bool {

@@ -55,7 +55,7 @@ impl Builder {
     }
 
     /// Where others reach this member, if that is not what was bound (containers, address translation). May be called
-    /// several times; the best first.
+    /// several times; the best first. Port 0 stands for the port that was bound.
     pub fn advertise(mut self, endpoint: impl Into<String>) -> Self {
         self.raw.advertise.push(endpoint.into());
         self
@@ -78,6 +78,15 @@ impl Builder {
     pub fn network(mut self, environment: impl Into<String>, network: impl Into<String>) -> Self {
         self.raw.environment = Some(environment.into());
         self.raw.network = Some(network.into());
+        self.raw.network_open = false;
+        self
+    }
+
+    /// The environment; which network it is, is left open, to be asked of a server there. Such a messenger only dials, and
+    /// only servers ([`Views::None`](crate::Views)) answer it.
+    pub fn any_network(mut self, environment: impl Into<String>) -> Self {
+        self.raw.environment = Some(environment.into());
+        self.raw.network_open = true;
         self
     }
 
@@ -178,6 +187,9 @@ fn start(
         versions: VERSIONS,
         environment: settings.environment.clone(),
         network: settings.network.clone(),
+        network_open: settings.network_open,
+        // Who has no views talks to anyone.
+        strangers: settings.views == Views::None,
         member: member(settings, local, net.unix_millis()),
         view: None,
     };
@@ -193,7 +205,8 @@ fn start(
 /// know the address.
 fn member(settings: &Settings, local: Option<SocketAddr>, unix_millis: u64) -> Member {
     let bound = local.map(Endpoint::from).filter(|endpoint| !endpoint.is_unusable());
-    let advertised = settings.advertise.iter().cloned();
+    let port = local.map_or(0, |local| local.port());
+    let advertised = settings.advertise.iter().map(|endpoint| endpoint.or_port(port));
     Member {
         id: MemberId::from_parts(unix_millis, clock::random()),
         endpoints: if settings.advertise.is_empty() {

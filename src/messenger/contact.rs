@@ -1,5 +1,6 @@
 //! Contacts: members reached at a well-known address, outside any view.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -47,6 +48,7 @@ pub struct Contact {
     found: watch::Receiver<MemberId>,
     first: MemberId,
     endpoint: Endpoint,
+    local: Option<SocketAddr>,
 }
 
 impl Contact {
@@ -54,9 +56,10 @@ impl Contact {
         driver: Arc<Driver>,
         (id, found): (ContactId, watch::Receiver<MemberId>),
         endpoint: Endpoint,
+        local: Option<SocketAddr>,
     ) -> Self {
         let first = *found.borrow();
-        Self { driver, id, found, first, endpoint }
+        Self { driver, id, found, first, endpoint, local }
     }
 
     /// Who is there now. Another member after [`Contact::replaced`].
@@ -71,12 +74,20 @@ impl Contact {
         &self.endpoint
     }
 
+    /// The address of this side, as it was when somebody was met there: what this process is called by on the way to them.
+    #[must_use]
+    pub const fn local_address(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
     /// Waits until another member than the first is found at the address, and says who. The session with the one before
     /// is over: what was written is indeterminate, the rest not sent. Cancel safe.
     pub async fn replaced(&self) -> MemberId {
         let mut found = self.found.clone();
-        match found.wait_for(|now| *now != self.first).await {
-            Ok(now) => *now,
+        // The lock that comes with it is not held while it waits for ever.
+        let now = found.wait_for(|now| *now != self.first).await.map(|now| *now);
+        match now {
+            Ok(now) => now,
             // The messenger is gone; nobody will ever be found.
             Err(_) => std::future::pending().await,
         }

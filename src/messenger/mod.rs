@@ -269,7 +269,16 @@ impl Messenger {
     ///
     /// [`ContactError`]; nothing is kept.
     pub async fn contact(&self, address: impl AsRef<str>) -> Result<Contact, ContactError> {
-        self.meet(address.as_ref(), None).await
+        self.meet(address.as_ref(), None, false).await
+    }
+
+    /// As [`Messenger::contact`], and gives up after the first attempt: for who knows other addresses to be tried. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ContactError`]; nothing is kept.
+    pub async fn contact_once(&self, address: impl AsRef<str>) -> Result<Contact, ContactError> {
+        self.meet(address.as_ref(), None, true).await
     }
 
     /// As [`Messenger::contact`], with the name that the certificate at the address must cover, where it is not for the host as
@@ -283,10 +292,10 @@ impl Messenger {
         address: impl AsRef<str>,
         name: impl AsRef<str>,
     ) -> Result<Contact, ContactError> {
-        self.meet(address.as_ref(), Some(name.as_ref().into())).await
+        self.meet(address.as_ref(), Some(name.as_ref().into()), false).await
     }
 
-    async fn meet(&self, text: &str, name: Option<Arc<str>>) -> Result<Contact, ContactError> {
+    async fn meet(&self, text: &str, name: Option<Arc<str>>, once: bool) -> Result<Contact, ContactError> {
         let driver = &self.inner.shared.driver;
         let endpoint: Endpoint = text.parse()?;
         if endpoint.is_unusable() {
@@ -295,11 +304,12 @@ impl Messenger {
         }
         let closed = || ContactError::Closed(self.closed_by());
         let place = Place { endpoint: endpoint.clone(), name };
-        let search = driver.search(place.clone());
-        match driver.stop.run_until_cancelled(search).await.ok_or_else(closed)? {
+        let search = driver.search_from(place.clone(), once);
+        let (finding, local) = driver.stop.run_until_cancelled(search).await.ok_or_else(closed)?;
+        match finding {
             Finding::Found(id) => {
                 let held = driver.hold(id, place).ok_or_else(closed)?;
-                Ok(Contact::new(Arc::clone(driver), held, endpoint))
+                Ok(Contact::new(Arc::clone(driver), held, endpoint, local))
             }
             Finding::Refused(why) => Err(ContactError::Refused { endpoint, why }),
             Finding::GaveUp(last) => Err(ContactError::GaveUp { endpoint, last }),

@@ -120,6 +120,16 @@ impl Search {
         self.state = State::Waiting(now + self.backoff.next());
     }
 
+    /// Ends it: that was the last attempt.
+    pub(crate) fn give_up(&mut self) -> Finding {
+        let in_time = !matches!(self.state, State::Asking { .. });
+        self.state = State::Over;
+        if !in_time {
+            return Finding::GaveUp("no answer in time".to_owned());
+        }
+        Finding::GaveUp(std::mem::take(&mut self.last))
+    }
+
     /// Ends an attempt that takes too long, and the search when its time is over.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Finding> {
         if self.give_up.is_some_and(|at| at <= now) {

@@ -11,6 +11,10 @@ pub(crate) struct Introduction {
     pub(crate) versions: Versions,
     pub(crate) environment: String,
     pub(crate) network: String,
+    /// This side does not know the network's name, and takes whatever the other says. It only dials.
+    pub(crate) network_open: bool,
+    /// Whoever does not know the network's name may come here: it is a server, that answers questions.
+    pub(crate) strangers: bool,
     pub(crate) member: Member,
     pub(crate) view: Option<ViewId>,
 }
@@ -21,7 +25,7 @@ impl Introduction {
         Hello {
             versions: self.versions,
             environment: self.environment.clone(),
-            network: Some(self.network.clone()),
+            network: (!self.network_open).then(|| self.network.clone()),
             from: self.member.clone(),
             role: 0,
             to: None,
@@ -73,8 +77,20 @@ impl Introduction {
             let (ours, theirs) = (&self.environment, &hello.environment);
             return Err(named(Code::EnvironmentMismatch, "environment", ours, theirs));
         }
-        if let Some(network) = hello.network.as_ref().filter(|network| **network != self.network) {
-            return Err(named(Code::NetworkMismatch, "network", &self.network, network));
+        match &hello.network {
+            Some(network) if *network != self.network => {
+                return Err(named(Code::NetworkMismatch, "network", &self.network, network));
+            }
+            None if !self.strangers => {
+                let text = format!(
+                    "this is network `{}`, and the hello names none: only servers may be asked",
+                    self.network
+                );
+                let names = (Some(self.environment.clone()), Some(self.network.clone()));
+                let reject = self.reject(Code::NetworkMismatch, text);
+                return Err(Box::new(Reject { environment: names.0, network: names.1, ..reject }));
+            }
+            Some(_) | None => {}
         }
         match hello.to {
             Some(to) if to == self.member.id => Ok(()),
@@ -89,6 +105,8 @@ impl Default for Introduction {
             versions: VERSIONS,
             environment: String::new(),
             network: String::new(),
+            network_open: false,
+            strangers: true,
             member: Member {
                 id: MemberId::from_parts(0, 0),
                 endpoints: Vec::new(),

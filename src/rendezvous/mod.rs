@@ -2,11 +2,16 @@
 //! valid; the messengers of the network are driven by it; the network lives on without it.
 
 mod admin;
+mod client;
 #[cfg(feature = "rendezvous")]
 mod raft;
 mod state;
 mod words;
 
 pub use admin::{Admin, AdminError, Members, Routing, ServerSeen, Servers};
+pub use client::{
+    JoinBuilder, JoinError, Joined, Lease, LeaseError, NotRegistered, OnFrozen, PORT, Rendezvous,
+    RendezvousBuilder, ServerList, SetupError, Standing,
+};
 pub use state::{Token, Why};
 pub use words::Health;

@@ -57,6 +57,12 @@ impl Node {
         self.inner.id()
     }
 
+    /// The messenger that it routes over.
+    #[must_use]
+    pub fn messenger(&self) -> &Messenger {
+        &self.inner.messenger
+    }
+
     /// A host for actors, to be filled and started.
     pub fn host(&self) -> HostBuilder {
         HostBuilder::new(self.clone())

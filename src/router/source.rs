@@ -83,6 +83,20 @@ impl Routes {
         self.act(|inner| inner.act(|core, now| core.handle_routes(now, node, false, add, &remove)));
     }
 
+    /// The messenger of this node is another member now, or has joined: who it is, is read from it. To be said before nodes are
+    /// up that are so for the new one only; those of before are down for it.
+    pub fn self_changed(&self) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let (me, joined) = (inner.messenger.id(), inner.messenger.member().joined);
+        let reborn = inner.reborn(me);
+        inner.act(|core, now| {
+            if reborn {
+                core.handle_reborn(now, me);
+            }
+            core.set_joined(joined);
+        });
+    }
+
     /// Waits until the node is gone or closed. Cancel safe.
     pub async fn closed(&self) {
         self.closed.cancelled().await;

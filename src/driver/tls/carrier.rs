@@ -2,6 +2,7 @@
 //! system call serves several of these. Counts what has left.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -61,6 +62,10 @@ impl Carrier {
 impl Conn for Carrier {
     fn abort(self: Box<Self>) {
         self.conn.abort();
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.conn.local_address()
     }
 
     fn passed_on(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! A connection under TLS.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -44,6 +45,10 @@ impl Conn for TlsConn {
 
     fn identity(&self) -> Option<Arc<dyn Identity>> {
         Some(Arc::clone(&self.identity) as Arc<dyn Identity>)
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.stream.get_ref().0.local_address()
     }
 
     fn passed_on(&self) -> u64 {
