@@ -34,6 +34,7 @@ pub use flush::{Digest, FlushReport, Missing, Unflushed};
 pub(crate) use handlers::Handler;
 pub use handlers::{HandlerError, Unmatched};
 pub use message::{EncodeError, Kind, Message, Outgoing, Raw};
+pub use module::Spawner;
 pub use probe::ProbeReport;
 pub use request::{Request, RequestError};
 pub(crate) use run::{HandlerCounts, Run};

@@ -5,8 +5,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Kind, Messenger};
-use crate::driver::clock;
+use crate::driver::{Driver, clock};
 use crate::member::{MemberId, View, ViewId};
+
+/// Runs tasks of a messenger, for those who must not keep it open: a library below that spawns tasks of its own, say.
+#[derive(Clone, Debug)]
+pub struct Spawner {
+    driver: Arc<Driver>,
+}
+
+impl Spawner {
+    /// As [`Messenger::spawn`].
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.driver.stop.clone();
+        self.driver.spawn(async move {
+            let _stopped = stop.run_until_cancelled(task).await;
+        });
+    }
+}
 
 impl Messenger {
     /// Runs a task until it ends or the messenger does, whichever comes first: then it is dropped where it waits. The
@@ -14,11 +30,13 @@ impl Messenger {
     ///
     /// After the end of the messenger nothing is run.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let driver = &self.inner.shared.driver;
-        let stop = driver.stop.clone();
-        driver.spawn(async move {
-            let _stopped = stop.run_until_cancelled(task).await;
-        });
+        self.spawner().spawn(task);
+    }
+
+    /// What runs tasks as [`Messenger::spawn`] does, without keeping the messenger open.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner {
+        Spawner { driver: Arc::clone(&self.inner.shared.driver) }
     }
 
     /// Now, by the clock that this messenger goes by: the runtime's, which tests may stop.

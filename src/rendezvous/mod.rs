@@ -4,7 +4,11 @@
 mod admin;
 mod client;
 #[cfg(feature = "rendezvous")]
+mod judge;
+#[cfg(feature = "rendezvous")]
 mod raft;
+#[cfg(feature = "rendezvous")]
+mod server;
 mod state;
 mod words;
 
@@ -13,5 +17,7 @@ pub use client::{
     JoinBuilder, JoinError, Joined, Lease, LeaseError, NotRegistered, OnFrozen, PORT, Rendezvous,
     RendezvousBuilder, ServerList, SetupError, Standing,
 };
+#[cfg(feature = "rendezvous")]
+pub use server::{Server, ServerBuilder, ServerError, ServerStanding, ServerTimes, TimesError};
 pub use state::{Token, Why};
 pub use words::Health;

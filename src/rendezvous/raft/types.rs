@@ -1,8 +1,9 @@
 //! What openraft is told of our types.
 
 use bytes::Bytes;
-use openraft::TokioRuntime;
 use serde::{Deserialize, Serialize};
+
+use super::tasks::Tasks;
 
 /// A command as the log keeps it: bytes that [`Machine`](super::Machine) understands, a version byte first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,5 +32,5 @@ openraft::declare_raft_types!(
         Node = Server,
         Entry = openraft::Entry<Types>,
         SnapshotData = Bytes,
-        AsyncRuntime = TokioRuntime,
+        AsyncRuntime = Tasks,
 );

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::change::History;
 pub(crate) use self::change::{Change, RoutesChange};
 pub use self::command::Why;
-pub(crate) use self::command::{ClusterId, Op, Outcome, Refused, decode_outcomes, encode};
+pub(crate) use self::command::{ClusterId, Op, Outcome, Refused, decode_outcomes, encode, encode_outcomes};
 use self::leases::Leases;
 pub use self::leases::Token;
 pub(crate) use self::leases::{LEASE_NAME_BYTES_MAX, LeaseChange, LeaseOp};

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use karere::rendezvous::{OnFrozen, Server, ServerBuilder, ServerTimes};
-use karere::router::{JoinBuilder, Node};
+use karere::rendezvous::{JoinBuilder, OnFrozen, Server, ServerBuilder, ServerTimes};
+use karere::router::Node;
 use karere::{Builder, Messenger, Tls};
 
 use crate::node::Network;

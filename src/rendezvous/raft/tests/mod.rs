@@ -1,0 +1,1 @@
+//! Logs of several servers in one process.

@@ -1,0 +1,19 @@
+//! The rendezvous server: one of the 1, 3 or 5 that keep the log. Every one of them answers; what the leader does is decided in `desk/`,
+//! sans-IO, and carried out by [`run`].
+
+mod builder;
+mod data;
+mod desk;
+mod handle;
+mod listen;
+mod machine;
+mod office;
+mod run;
+mod standing;
+mod times;
+mod tools;
+
+pub use builder::{ServerBuilder, ServerError};
+pub use handle::Server;
+pub use standing::ServerStanding;
+pub use times::{ServerTimes, TimesError};

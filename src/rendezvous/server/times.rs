@@ -1,0 +1,170 @@
+//! The times of a server, and how they hold together.
+
+use std::time::Duration;
+
+use super::desk::DeskConfig;
+use crate::Timeouts;
+use crate::rendezvous::judge::JudgeConfig;
+
+/// Times of a server. All may be changed, the same on all servers of a cluster; they are checked against each other at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerTimes {
+    /// The leader pings every member so often. Default 1 s, at least 10 ms. Nodes count three pings as silence.
+    pub ping: Duration,
+    /// A member that has not answered for so long is silent, and goes if nobody else reaches it either. Default 5 s; at least four
+    /// pings, and not below the messenger's [`Timeouts::liveness`]: a hung link is to be replaced first.
+    pub eviction: Duration,
+    /// Another member that is asked whether it reaches a silent one has to answer within this. Default 2 s, at least 20 ms.
+    pub probe: Duration,
+    /// What nodes need to find a new leader: it gives everybody so much more time before it judges, and a cluster without members waits
+    /// for so long before it lets in the first, because one that knows a lost history would say so. Default 2 s; not below a ping.
+    pub settle: Duration,
+    /// After a recovery, members of before are waited for so long, and keep their places. Default 3 s; not below a ping.
+    pub gather: Duration,
+    /// Between two signs of life of the leader to the other servers. Default 75 ms; at most a third of `election_min`.
+    pub heartbeat: Duration,
+    /// A server that has not heard the leader stands for election after a time between this and `election_max`. Default 225 ms.
+    pub election_min: Duration,
+    /// See `election_min`. Nine tenths of it are the leader's lease: without a majority's answer it is silent after that. Default
+    /// 375 ms; two of them are below `eviction`, so that a change of leaders is nobody's silence.
+    pub election_max: Duration,
+}
+
+impl Default for ServerTimes {
+    fn default() -> Self {
+        let millis = Duration::from_millis;
+        Self {
+            ping: millis(1_000),
+            eviction: millis(5_000),
+            probe: millis(2_000),
+            settle: millis(2_000),
+            gather: millis(3_000),
+            heartbeat: millis(75),
+            election_min: millis(225),
+            election_max: millis(375),
+        }
+    }
+}
+
+/// Times that contradict each other. Nothing was started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct TimesError {
+    /// The setting.
+    pub what: &'static str,
+    /// What it must be, and why.
+    pub why: String,
+}
+
+/// The messenger of a server notices a dead link sooner than others do: members are judged by it.
+pub(super) fn messenger_defaults() -> Timeouts {
+    Timeouts { ping: Duration::from_secs(1), liveness: Duration::from_secs(3), ..Timeouts::default() }
+}
+
+impl ServerTimes {
+    /// What the desk needs of them, once all of them hold together with those of the messenger.
+    pub(super) fn check(&self, messenger: &Timeouts) -> Result<DeskConfig, TimesError> {
+        let must =
+            |holds: bool, what, why: String| if holds { Ok(()) } else { Err(TimesError { what, why }) };
+        let judge = JudgeConfig::new(self.ping, self.eviction, self.probe, self.settle)
+            .map_err(|why| TimesError { what: "ping, eviction and probe", why: why.to_string() })?;
+        let Self { ping, eviction, settle, gather, heartbeat, election_min, election_max, .. } = *self;
+        must(heartbeat >= Duration::from_millis(1), "heartbeat", "must be at least 1 ms".to_owned())?;
+        must(
+            heartbeat * 3 <= election_min,
+            "heartbeat",
+            format!(
+                "must be at most a third of election_min ({election_min:?}), or two that are lost cost the leader its place"
+            ),
+        )?;
+        must(
+            election_min < election_max,
+            "election_min",
+            format!(
+                "must be below election_max ({election_max:?}), or servers stand for election together for ever"
+            ),
+        )?;
+        must(
+            election_max * 2 <= eviction,
+            "election_max",
+            format!(
+                "must be at most half of eviction ({eviction:?}), or a change of leaders looks like a member's silence"
+            ),
+        )?;
+        must(
+            settle >= ping,
+            "settle",
+            format!("must not be below ping ({ping:?}): nodes find a leader by its pings"),
+        )?;
+        must(
+            gather >= ping,
+            "gather",
+            format!("must not be below ping ({ping:?}): nodes find a leader by its pings"),
+        )?;
+        must(
+            messenger.liveness <= eviction,
+            "eviction",
+            format!(
+                "must not be below the messenger's liveness ({:?}): a hung link is to be replaced before its member counts as silent",
+                messenger.liveness
+            ),
+        )?;
+        must(
+            messenger.resume_lease >= eviction,
+            "eviction",
+            format!(
+                "must not be above the messenger's resume_lease ({:?}): a member that is not judged yet keeps its session",
+                messenger.resume_lease
+            ),
+        )?;
+        Ok(DeskConfig { judge, settle, gather })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: fn(&mut ServerTimes, &mut Timeouts)) -> String {
+        let (mut times, mut messenger) = (ServerTimes::default(), messenger_defaults());
+        change(&mut times, &mut messenger);
+        times.check(&messenger).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_hold_together() {
+        assert!(ServerTimes::default().check(&messenger_defaults()).is_ok());
+    }
+
+    #[test]
+    fn impossible_times_are_refused_with_the_setting_and_the_reason() {
+        let millis = Duration::from_millis;
+        for (text, part) in [
+            (refused(|t, _| t.ping = Duration::from_millis(1)), "10ms"),
+            (refused(|t, _| t.eviction = t.ping * 3), "eviction"),
+            (refused(|t, _| t.probe = Duration::ZERO), "probe"),
+            (refused(|t, _| t.heartbeat = Duration::ZERO), "heartbeat: must be at least"),
+            (refused(|t, _| t.heartbeat = t.election_min / 2), "heartbeat: must be at most a third"),
+            (refused(|t, _| t.election_min = t.election_max), "election_min: must be below"),
+            (
+                refused(|t, _| t.election_max = Duration::from_millis(2_501)),
+                "election_max: must be at most half",
+            ),
+            (refused(|t, _| t.settle = t.ping / 2), "settle: must not be below ping"),
+            (refused(|t, _| t.gather = t.ping / 2), "gather: must not be below ping"),
+            (refused(|_, m| m.liveness = Duration::from_secs(6)), "messenger's liveness"),
+            (refused(|_, m| m.resume_lease = Duration::from_secs(4)), "messenger's resume_lease"),
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        let short = ServerTimes {
+            ping: millis(50),
+            eviction: millis(800),
+            settle: millis(100),
+            gather: millis(100),
+            ..ServerTimes::default()
+        };
+        let messenger = Timeouts { ping: millis(100), liveness: millis(500), ..messenger_defaults() };
+        assert!(short.check(&messenger).is_ok(), "short times are possible where they hold together");
+    }
+}
