@@ -31,7 +31,7 @@ impl Met {
     ///
     /// Why it was not, for people.
     async fn at(messenger: &Messenger, address: &str) -> Result<Self, String> {
-        match timeout(MEET, messenger.contact(address)).await {
+        match timeout(MEET, messenger.contact_once(address)).await {
             Ok(Ok(contact)) => Ok(Self { address: address.to_owned(), contact }),
             Ok(Err(ContactError::Refused { why, .. })) => Err(format!("it refuses: {why}")),
             Ok(Err(ContactError::GaveUp { last, .. })) => Err(last),
@@ -142,6 +142,8 @@ pub(super) async fn leader(
             Ok(met) => met,
             Err(why) => {
                 note(address, why);
+                // It may have been refused at once.
+                sleep(AGAIN).await;
                 continue;
             }
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 pub use self::error::AdminError;
 pub use self::seen::{Members, Routing, ServerSeen, Servers};
 use self::asking::Met;
+use super::client::{ServerList, SetupError};
 use super::words::{Ask, Told};
 use crate::{MemberId, Messenger};
 
@@ -29,9 +30,12 @@ pub struct Admin {
 
 impl Admin {
     /// At these servers: any one that answers is enough.
-    #[must_use]
-    pub fn new<S: Into<String>>(messenger: &Messenger, servers: impl IntoIterator<Item = S>) -> Self {
-        Self { messenger: messenger.clone(), servers: servers.into_iter().map(Into::into).collect() }
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`]: an address of the list is none.
+    pub fn new(messenger: &Messenger, servers: impl Into<ServerList>) -> Result<Self, SetupError> {
+        Ok(Self { messenger: messenger.clone(), servers: servers.into().parse()? })
     }
 
     /// Who is in, and how everybody fares as far as that server knows.

@@ -12,7 +12,7 @@ use super::listen::listen;
 use super::machine::Applied;
 use super::office::Office;
 use super::run::run;
-use super::times::{ServerTimes, TimesError, messenger_defaults};
+use super::times::{ServerTimes, TimesError};
 #[cfg(feature = "tls")]
 use crate::Tls;
 use crate::rendezvous::raft::{Disk, Log, LogConfig, Names, OpenError, Store};
@@ -95,7 +95,7 @@ impl ServerBuilder {
             advertise: None,
             environment: ENVIRONMENT.to_owned(),
             network: NETWORK.to_owned(),
-            timeouts: messenger_defaults(),
+            timeouts: ServerTimes::messenger(),
             times: ServerTimes::default(),
             keep: Keep::Default,
             peers: Vec::new(),
@@ -152,6 +152,13 @@ impl ServerBuilder {
         self
     }
 
+    /// How its messenger is to be: name, labels, certificates, bounds. What it says of addresses, times, views and the network does not
+    /// count: see the other methods.
+    pub fn messenger(mut self, messenger: crate::Builder) -> Self {
+        self.messenger = messenger.views(Views::None);
+        self
+    }
+
     /// A name for people and certificates, up to 255 bytes.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.messenger = self.messenger.name(name);
@@ -177,6 +184,30 @@ impl ServerBuilder {
         self
     }
 
+    /// The directory that it will keep its log in; `None` if that is memory, or there is none to choose.
+    #[must_use]
+    pub fn directory(&self) -> Option<PathBuf> {
+        match &self.keep {
+            Keep::Memory => None,
+            Keep::Directory(path) => Some(path.clone()),
+            Keep::Default => {
+                default_directory(&self.environment, &self.network, |name| std::env::var_os(name))
+            }
+        }
+    }
+
+    /// Whether it could start, but for what only the system and the disk can say: nothing is bound or opened.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), ServerError> {
+        self.times.check(&self.timeouts)?;
+        self.endpoints()?;
+        self.configured().check().map_err(StartError::from)?;
+        Ok(())
+    }
+
     /// Opens the log and starts. Returns when nodes are listened to; whether there is a leader, [`Server::standing`] says. All tasks run
     /// in the runtime this is called in. Cancelled, nothing is left running.
     ///
@@ -193,16 +224,9 @@ impl ServerBuilder {
         F: Future<Output = Result<Messenger, StartError>>,
     {
         let desk = self.times.check(&self.timeouts)?;
-        let peers = self.peers.iter().map(|peer| Ok(peer.parse::<Endpoint>()?.to_string()));
-        let peers: Vec<String> = peers.collect::<Result<_, EndpointError>>()?;
+        let peers = self.endpoints()?;
         let disk = self.disk()?;
-        let messenger = self.messenger.clone().bind(&self.bind).timeouts(self.timeouts);
-        let messenger = messenger.network(&self.environment, &self.network);
-        let messenger = match &self.advertise {
-            Some(advertise) => messenger.advertise(advertise),
-            None => messenger,
-        };
-        let messenger = start(messenger).await?;
+        let messenger = start(self.configured()).await?;
         match self.open(&messenger, disk, desk, peers).await {
             Ok((office, address)) => Ok(Server::new(office, address)),
             Err(why) => {
@@ -214,14 +238,26 @@ impl ServerBuilder {
 }
 
 impl ServerBuilder {
+    /// The other servers, each as it is written everywhere.
+    fn endpoints(&self) -> Result<Vec<String>, EndpointError> {
+        self.peers.iter().map(|peer| Ok(peer.parse::<Endpoint>()?.to_string())).collect()
+    }
+
+    fn configured(&self) -> crate::Builder {
+        let messenger = self.messenger.clone().bind(&self.bind).timeouts(self.timeouts);
+        let messenger = messenger.network(&self.environment, &self.network);
+        match &self.advertise {
+            Some(advertise) => messenger.advertise(advertise),
+            None => messenger,
+        }
+    }
+
     fn disk(&self) -> Result<Disk, ServerError> {
         match &self.keep {
             Keep::Memory => Ok(Disk::of_backend(redb::backends::InMemoryBackend::new())),
             Keep::Directory(path) => Ok(Disk::in_directory(path)),
             Keep::Default => {
-                default_directory(&self.environment, &self.network, |name| std::env::var_os(name))
-                    .map(Disk::in_directory)
-                    .ok_or(ServerError::NoDirectory)
+                self.directory().map(Disk::in_directory).ok_or(ServerError::NoDirectory)
             }
         }
     }
