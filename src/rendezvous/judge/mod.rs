@@ -8,12 +8,12 @@
 //!    however many they are.
 //! 2. **One who reaches it outweighs all who do not.** To reach it is proof; not to reach it is the lack of one, and has other
 //!    causes than the suspect's death: one bad link, or the witness's own network. The suspect is *vouched* for, and asked about
-//!    again, ever later up to 8 s, for as long as this lasts. Who vouched is asked first the next time, so that chance does not
-//!    pass it over. A witness that lies so keeps a dead member in; it can never throw a living one out.
+//!    again, ever later up to 8 s, for as long as this lasts. Who said so last is asked first, before anybody convicts, so that
+//!    neither chance nor a number passes it over. A witness that lies so keeps a dead member in; it can throw no living one out.
 //! 3. **Three sayings convict, or as many as there are.** Two that are sick at once do not suffice where a third can be asked. A
-//!    witness that does not answer in time is replaced; only if nobody is left who could be asked, fewer do. With no possible
-//!    witness at all the pings suffice. Witnesses who do not answer say nothing: they are asked again later.
-//! 4. **A witness of whom two claims are wrong is doubtful**: it says that it does not reach them, and the leader has heard
+//!    witness that does not answer in time is replaced by another, up to three times; then fewer convict. Witnesses none of whom
+//!    answers say nothing: others are asked later. With no possible witness at all the pings suffice.
+//! 4. **A witness of whom two claims are wrong is doubtful**: it says that it does not reach those two, and the leader has heard
 //!    both since. Its own network is the likely cause. Its "lost" does not count and it is not asked, unless all are doubtful. (One
 //!    wrong claim is one bad link.) Its "reached" counts.
 //! 5. **What a suspect says of others does not count**, nor what was said before the silence began, nor, in the next round,

@@ -41,6 +41,10 @@ impl Probes {
         self.open.is_empty()
     }
 
+    pub(super) fn has(&self, witness: MemberId, suspect: MemberId) -> bool {
+        self.open.values().any(|probe| probe.witness == witness && probe.suspect == suspect)
+    }
+
     pub(super) fn ask(&mut self, witness: MemberId, suspect: MemberId, deadline: Instant) {
         debug_assert!(!self.is_full());
         let id = ProbeId(self.next);

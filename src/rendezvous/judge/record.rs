@@ -42,7 +42,7 @@ pub(super) struct Record {
     pub(super) ask_at: Instant,
     /// Rounds of this silence that convicted nobody.
     pub(super) postponed: u32,
-    /// Who said last that it reaches it.
+    /// Who said last, since it was heard, that it reaches it.
     pub(super) voucher: Option<MemberId>,
 }
 
@@ -122,7 +122,8 @@ impl Record {
         self.claims.retain(|(claimed, _)| *claimed != other);
     }
 
-    /// Whether too many of its claims are wrong: the leader has heard those members since. Its own network is the likely cause.
+    /// Whether too many of its claims are wrong: the leader has heard those members since, and
+    /// they are healthy (`heard` says when). Its own network is the likely cause.
     pub(super) fn is_doubtful(&self, now: Instant, heard: impl Fn(MemberId) -> Option<Instant>) -> bool {
         let fresh = self.claims.iter().filter(|(_, at)| *at + CLAIM_AGE_MAX > now);
         let wrong = fresh.filter(|(other, at)| heard(*other).is_some_and(|heard| heard > *at)).count();

@@ -8,8 +8,8 @@ use super::record::Record;
 use super::{Evidence, Health, Judge, WITNESSES};
 use crate::MemberId;
 
-/// Who may be asked in one round: three, and nine in the place of those who do not answer.
-const ASKED_MAX: usize = 12;
+/// Who may be asked in one round: three, and three in the place of those who do not answer.
+const ASKED_MAX: usize = 6;
 const _: () = assert!(ASKED_MAX >= WITNESSES);
 /// A member that another reaches is asked about again after this, then after twice as long, and so on.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
@@ -57,7 +57,8 @@ impl Judge {
             return;
         }
         let lost = counted(record, witnesses);
-        if lost.len() < WITNESSES && self.ask(now, suspect, witnesses, WITNESSES - lost.len()) {
+        let wanted = (WITNESSES - lost.len()).max(usize::from(self.awaits_voucher(now, suspect, record)));
+        if wanted > 0 && self.ask(now, suspect, witnesses, wanted) {
             return;
         }
         // All three say so, or nobody is left who could be asked.
@@ -70,6 +71,16 @@ impl Judge {
             self.table.set_health(suspect, self.silence_of(suspect));
             self.postpone(now, suspect);
         }
+    }
+
+    /// Whoever reached it last has the first word, however many say that they do not.
+    fn awaits_voucher(&self, now: Instant, suspect: MemberId, record: &Record) -> bool {
+        let is_asked = |witness| record.round.as_ref().is_some_and(|round| round.asked.contains(&witness));
+        let awaits = |witness| {
+            let may_answer = !is_asked(witness) || self.probes.has(witness, suspect);
+            may_answer && self.table.is_heard_lately(now, witness)
+        };
+        record.voucher.is_some_and(awaits)
     }
 
     /// In a crowd a round begins at its turn, and alone, so that what it finds is fresh when it counts.
@@ -138,10 +149,10 @@ impl Judge {
         self.evictions.remove(&suspect);
         let Some(record) = self.table.get_mut(suspect) else { return };
         record.remove_lost(witness);
+        record.voucher = Some(witness);
         if !record.is_silent() {
             return;
         }
-        record.voucher = Some(witness);
         let (since, waits) = (record.quiet_from, record.round.is_none() && record.ask_at > now);
         self.table.set_health(suspect, Health::Vouched { since });
         self.end_round(suspect);

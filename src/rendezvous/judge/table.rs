@@ -65,7 +65,8 @@ impl Table {
 
     /// Those whose testimony counts now: heard lately, and not doubtful. If all are doubtful, those are better than none.
     pub(super) fn witnesses(&self, now: Instant) -> Vec<MemberId> {
-        let heard = |member: MemberId| self.members.get(&member).and_then(|record| record.heard);
+        let healthy = |member: MemberId| self.get(member).filter(|record| record.health == Health::Healthy);
+        let heard = |member: MemberId| healthy(member).and_then(|record| record.heard);
         let lately = self.iter().filter(|(_, record)| record.is_heard_lately(now, self.suspicion));
         let (sound, doubtful): (Vec<_>, Vec<_>) =
             lately.partition(|(_, record)| !record.is_doubtful(now, heard));

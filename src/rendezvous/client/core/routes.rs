@@ -142,10 +142,15 @@ impl OwnRoutes {
                 self.begin_anew(known);
             }
             Refused::Full(_) | Refused::Unsound(_) => {
-                let Some(said) = self.under_way.pop_front_if(|said| said.to == change) else { return };
+                let Some(at) = self.under_way.iter().position(|said| said.to == change) else { return };
+                let Some(said) = self.under_way.remove(at) else { return };
                 tracing::error!(%why, routes = said.add.len(), "routes of this node are not registered");
                 self.why = Some(why);
                 self.refused.extend(said.add.into_iter().filter(|route| self.all.contains(route)));
+                if at > 0 {
+                    // Nothing is known of those before it.
+                    return self.say_all(self.decided);
+                }
                 // What was said after it counts from before it now.
                 self.unsaid.extend(said.remove);
                 for later in std::mem::take(&mut self.under_way) {

@@ -269,7 +269,9 @@ impl Client {
         match &mut self.told {
             None => self.apply_early(&change),
             Some(told) => {
-                told.retain(|id| !change.left.iter().any(|(left, _)| left == id));
+                for (id, _) in &change.left {
+                    told.remove(id);
+                }
                 told.extend(change.joined.iter().map(|member| member.id));
                 if change.view.is_some() {
                     let down = change.left.iter().map(|(id, _)| *id).collect();
@@ -297,7 +299,9 @@ impl Client {
             if routes.anew {
                 known.clear();
             }
-            known.retain(|route| !routes.remove.contains(route));
+            for route in &routes.remove {
+                known.remove(route);
+            }
             known.extend(routes.add.iter().take(room).cloned());
         }
         if !self.copy.members().contains_key(&self.me.id) {
