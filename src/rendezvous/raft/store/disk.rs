@@ -4,9 +4,9 @@
 //! quietly go back to the transaction before it, which is a forgotten vote.
 
 use std::fmt;
-use std::fs::DirBuilder;
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use redb::{
@@ -14,10 +14,10 @@ use redb::{
 };
 use tokio::sync::{Mutex, watch};
 
-use super::error::{StoreError, Wrong, of_io};
+use super::directory::Directory;
+use super::error::{StoreError, Wrong};
+use super::tables;
 
-/// The file in the data directory.
-const FILE: &str = "rendezvous.redb";
 /// redb's cache of pages. The whole store is some megabytes; redb's default is a gigabyte.
 const CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -29,14 +29,14 @@ pub(crate) struct Disk {
 
 #[derive(Debug)]
 enum Kind {
-    Directory(PathBuf),
+    Directory(Directory),
     Backend(Held),
 }
 
 impl Disk {
     /// A data directory. It is made, for its owner only, when a store is first opened there.
     pub(crate) fn in_directory(path: impl AsRef<Path>) -> Self {
-        Self { kind: Kind::Directory(path.as_ref().to_owned()) }
+        Self { kind: Kind::Directory(Directory(path.as_ref().to_owned())) }
     }
 
     /// Another kind of storage: memory, or a disk that fails on purpose. Every call runs inline, on the caller's task, so that a
@@ -48,58 +48,92 @@ impl Disk {
     /// How errors name it.
     pub(super) fn place(&self) -> String {
         match &self.kind {
-            Kind::Directory(path) => path.display().to_string(),
+            Kind::Directory(directory) => directory.name(),
             Kind::Backend(_) => "the store's backend".to_owned(),
         }
     }
 
-    /// Whether nothing was ever stored here.
-    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
-        let length = match &self.kind {
-            Kind::Directory(path) => match path.join(FILE).metadata() {
-                Ok(metadata) => Ok(metadata.len()),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-                Err(error) => Err(error),
-            },
-            Kind::Backend(backend) => backend.0.len(),
-        };
-        length.map(|length| length == 0).map_err(|error| of_io(self.place(), &error))
+    /// Opens the database, and mends what a crash left. Where there is none, it is founded with what `found` writes, whole or not
+    /// at all. Says whether it was.
+    pub(super) async fn open_or_found<F>(self, found: F) -> Result<(Arc<Open>, bool), StoreError>
+    where
+        F: FnOnce(&WriteTransaction) -> Result<(), Wrong> + Send + 'static,
+    {
+        self.on_its_thread(|kind| match kind {
+            Kind::Directory(directory) => {
+                directory.make()?;
+                let lock = directory.lock()?;
+                let fresh = !directory.has_store().map_err(redb::StorageError::from)?;
+                if fresh {
+                    directory.found(&builder(), |database| write(database, found))?;
+                }
+                Ok((directory.open(&builder())?, Some(lock), fresh))
+            }
+            Kind::Backend(backend) => {
+                let database = builder().create_with_backend(backend)?;
+                let fresh = tables::format(&database.begin_read()?)?.is_none();
+                if fresh {
+                    write(&database, found)?;
+                }
+                Ok((database, None, fresh))
+            }
+        })
+        .await
     }
 
-    /// Opens the database, and mends what a crash left. For a directory the work is done on a thread that may block.
-    pub(super) async fn open(self) -> Result<Arc<Open>, StoreError> {
+    /// Opens a database that is there, and mends what a crash left.
+    pub(super) async fn open_existing(self) -> Result<Arc<Open>, StoreError> {
+        let empty = StoreError::Empty { place: self.place() };
+        let opened = self.on_its_thread(move |kind| match kind {
+            Kind::Directory(directory) => {
+                if !directory.has_store().map_err(redb::StorageError::from)? {
+                    return Err(Wrong::Said(empty));
+                }
+                let lock = directory.lock()?;
+                Ok((directory.open(&builder())?, Some(lock), false))
+            }
+            Kind::Backend(backend) if backend.len().map_err(redb::StorageError::from)? == 0 => {
+                Err(Wrong::Said(empty))
+            }
+            Kind::Backend(backend) => Ok((builder().create_with_backend(backend)?, None, false)),
+        });
+        Ok(opened.await?.0)
+    }
+
+    /// For a directory the work is done on a thread that may block.
+    async fn on_its_thread(
+        self,
+        work: impl FnOnce(Kind) -> Result<(Database, Option<File>, bool), Wrong> + Send + 'static,
+    ) -> Result<(Arc<Open>, bool), StoreError> {
         let place = self.place();
         let inline = matches!(self.kind, Kind::Backend(_));
         let at = place.clone();
-        let open = move || guarded(|| self.open_database()).map_err(|wrong| wrong.at(&at));
-        let database = if inline { open() } else { blocking(&place, open).await }?;
-        Ok(Arc::new(Open {
-            database,
-            place,
-            inline,
-            order: Arc::new(Mutex::new(())),
-            fault: watch::Sender::new(None),
-        }))
+        let work = move || guarded(|| work(self.kind)).map_err(|wrong| wrong.at(&at));
+        let (database, lock, fresh) = if inline { work() } else { blocking(&place, work).await }?;
+        let order = Arc::new(Mutex::new(()));
+        let open = Open { database, place, inline, order, fault: watch::Sender::new(None), _lock: lock };
+        Ok((Arc::new(open), fresh))
     }
+}
 
-    fn open_database(self) -> Result<Database, Wrong> {
-        let mut builder = Builder::new();
-        // Every page is verified before anything is believed; a plain open of a damaged file may panic.
-        builder.set_cache_size(CACHE_BYTES_MAX).set_check_integrity_on_open(true);
-        let database = match self.kind {
-            Kind::Backend(backend) => builder.create_with_backend(backend),
-            Kind::Directory(path) => {
-                let io = |error: std::io::Error| Wrong::Said(of_io(path.display().to_string(), &error));
-                let mut directory = DirBuilder::new();
-                directory.recursive(true);
-                #[cfg(unix)]
-                std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
-                directory.create(&path).map_err(io)?;
-                builder.create(path.join(FILE))
-            }
-        };
-        Ok(database?)
-    }
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    // Every page is verified before anything is believed; a plain open of a damaged file may panic.
+    builder.set_cache_size(CACHE_BYTES_MAX).set_check_integrity_on_open(true);
+    builder
+}
+
+/// One transaction, on the disk when this returns.
+fn write<T>(
+    database: &Database,
+    work: impl FnOnce(&WriteTransaction) -> Result<T, Wrong>,
+) -> Result<T, Wrong> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate).map_err(|error| Wrong::Database(error.into()))?;
+    transaction.set_two_phase_commit(true);
+    let done = work(&transaction)?;
+    transaction.commit()?;
+    Ok(done)
 }
 
 /// An open database. All that is written to it is written one after another, in the order it was asked for.
@@ -109,6 +143,8 @@ pub(super) struct Open {
     inline: bool,
     order: Arc<Mutex<()>>,
     fault: watch::Sender<Option<StoreError>>,
+    /// Let go when all of it is closed: the fields above are dropped first.
+    _lock: Option<File>,
 }
 
 impl Open {

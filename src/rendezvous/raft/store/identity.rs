@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use redb::WriteTransaction;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Disk, Open};
@@ -38,43 +39,45 @@ pub(crate) struct Identity {
     pub(crate) generation: u64,
 }
 
+impl Identity {
+    /// Whether `place`, which says this of itself, is of the network that we are configured for.
+    pub(super) fn check(&self, place: &str, names: &Names) -> Result<(), StoreError> {
+        if self.names == *names {
+            return Ok(());
+        }
+        let (theirs, ours) = (self.names.clone(), names.clone());
+        Err(StoreError::OtherNetwork { place: place.to_owned(), theirs, ours })
+    }
+}
+
 /// Opens a disk, and finds or founds its identity. A refusal changes nothing in it.
 pub(super) async fn open(
     disk: Disk,
     names: &Names,
     fresh_id: ServerId,
 ) -> Result<(Arc<Open>, Identity), StoreError> {
-    let open = disk.open().await?;
-    if let Some(identity) = read(&open).await? {
-        let theirs = identity.names.clone();
-        if theirs != *names {
-            return Err(StoreError::OtherNetwork { place: open.place.clone(), theirs, ours: names.clone() });
-        }
-        return Ok((open, identity));
-    }
-    let identity = Identity { server: fresh_id, names: names.clone(), cluster: None, generation: 0 };
-    write(&open, identity.clone()).await?;
+    let fresh = Identity { server: fresh_id, names: names.clone(), cluster: None, generation: 0 };
+    let (open, _) = disk.open_or_found(move |to| put(to, &fresh)).await?;
+    let identity = read(&open).await?;
+    identity.check(&open.place, names)?;
     Ok((open, identity))
 }
 
-/// Of an empty store: none.
-pub(super) async fn read(open: &Arc<Open>) -> Result<Option<Identity>, StoreError> {
+/// What an open store says of itself.
+pub(super) async fn read(open: &Arc<Open>) -> Result<Identity, StoreError> {
     let place = open.place.clone();
     open.read(move |from| {
-        let Some(format) = tables::format(from)? else { return Ok(None) };
+        let format = tables::format(from)?.ok_or_else(|| Wrong::bytes("it has no format"))?;
         if format > FORMAT {
             return Err(Wrong::Said(StoreError::NewerFormat { place, format, known: FORMAT }));
         }
-        let identity = tables::get(from, Slot::Identity)?;
-        identity.map(Some).ok_or_else(|| Wrong::bytes("it has no identity"))
+        tables::get(from, Slot::Identity)?.ok_or_else(|| Wrong::bytes("it has no identity"))
     })
     .await
 }
 
-pub(super) async fn write(open: &Arc<Open>, identity: Identity) -> Result<(), StoreError> {
-    open.write(move |to| {
-        tables::put_format(to)?;
-        tables::put(to, Slot::Identity, &identity)
-    })
-    .await
+/// With the format, so that one is never without the other.
+pub(super) fn put(to: &WriteTransaction, identity: &Identity) -> Result<(), Wrong> {
+    tables::put_format(to, FORMAT)?;
+    tables::put(to, Slot::Identity, identity)
 }

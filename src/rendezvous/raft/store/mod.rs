@@ -6,10 +6,13 @@
 //! When the disk fails, openraft is told and stops for good, because redb takes no more writes from a handle that failed once;
 //! [`Store::fault`] says which disk and what to do. A restart finds all that was acknowledged.
 
+mod directory;
 mod disk;
 mod error;
+mod file;
 mod identity;
 mod log;
+mod offline;
 mod record;
 mod state;
 mod tables;
@@ -23,8 +26,10 @@ use tokio::sync::watch;
 
 pub(crate) use disk::Disk;
 pub(crate) use error::StoreError;
+pub(crate) use file::SnapshotFile;
 pub(crate) use identity::{Identity, Names};
 pub(crate) use log::LogStore;
+pub(crate) use offline::{Alone, Survey, copy, recover, restore, survey};
 pub(crate) use state::MachineStore;
 
 use super::Machine;
@@ -65,7 +70,7 @@ impl Store {
     /// The disk failed: see [`fault`](Self::fault).
     pub(crate) async fn set_cluster(&self, cluster: u128) -> Result<(), StoreError> {
         let identity = Identity { cluster: Some(cluster), ..self.identity() };
-        identity::write(&self.disk, identity).await?;
+        self.disk.write(move |to| identity::put(to, &identity)).await?;
         self.identity.lock().cluster = Some(cluster);
         Ok(())
     }

@@ -46,7 +46,24 @@ impl<M: Machine> MachineStore<M> {
         Ok(Self { disk, machine: Mutex::new(machine), applied, membership })
     }
 
-    fn decide(&mut self, entry: Entry) -> Told {
+    /// The index of the entry that it wants next.
+    pub(super) fn next(&self) -> u64 {
+        self.applied.map_or(0, |applied| applied.index.saturating_add(1))
+    }
+
+    /// All of it as of now.
+    pub(super) fn picture(&mut self) -> (Meta, Bytes) {
+        let At { term, index } = at(self.applied);
+        let meta = Meta {
+            last_log_id: self.applied,
+            last_membership: self.membership.clone(),
+            snapshot_id: format!("{term}-{index}"),
+        };
+        (meta, self.machine.get_mut().snapshot())
+    }
+
+    /// Applies an entry, and says what its proposer is told.
+    pub(super) fn decide(&mut self, entry: Entry) -> Told {
         self.applied = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => Told::default(),
@@ -103,13 +120,7 @@ impl<M: Machine> RaftStateMachine<Types> for MachineStore<M> {
     }
 
     async fn get_snapshot_builder(&mut self) -> Picture {
-        let bytes = self.machine.get_mut().snapshot();
-        let At { term, index } = at(self.applied);
-        let meta = Meta {
-            last_log_id: self.applied,
-            last_membership: self.membership.clone(),
-            snapshot_id: format!("{term}-{index}"),
-        };
+        let (meta, bytes) = self.picture();
         Picture { disk: self.disk.clone(), meta, bytes }
     }
 

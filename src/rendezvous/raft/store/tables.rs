@@ -125,8 +125,8 @@ fn entry(index: u64, bytes: &[u8]) -> Result<Entry, Wrong> {
 
 // ---- writing ----
 
-pub(super) fn put_format(to: &WriteTransaction) -> Result<(), Wrong> {
-    to.open_table(META)?.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
+pub(super) fn put_format(to: &WriteTransaction, format: u32) -> Result<(), Wrong> {
+    to.open_table(META)?.insert(FORMAT_KEY, format.to_le_bytes().as_slice())?;
     Ok(())
 }
 

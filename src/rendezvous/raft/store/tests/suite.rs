@@ -4,13 +4,10 @@ use openraft::StorageError;
 use openraft::testing::{StoreBuilder, Suite};
 use redb::backends::InMemoryBackend;
 
-use super::super::{Disk, LogStore, MachineStore, Names, Store};
+use super::super::{Disk, LogStore, MachineStore, Store};
 use super::machine::Diary;
+use super::names;
 use crate::rendezvous::raft::types::{ServerId, Types};
-
-pub(super) fn names() -> Names {
-    Names { environment: "testing".to_owned(), network: "ours".to_owned() }
-}
 
 struct InMemory;
 
