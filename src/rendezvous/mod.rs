@@ -18,6 +18,6 @@ pub use client::{
     RendezvousBuilder, ServerList, SetupError, Standing,
 };
 #[cfg(feature = "rendezvous")]
-pub use server::{Server, ServerBuilder, ServerError, ServerStanding, ServerTimes, TimesError};
+pub use server::{OnlyServer, Server, ServerBuilder, ServerError, ServerStanding, ServerTimes, TimesError};
 pub use state::{Token, Why};
 pub use words::Health;

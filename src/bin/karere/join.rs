@@ -202,7 +202,7 @@ impl Seen {
 
     fn note_view(&mut self, teller: Teller, view: Option<Arc<View>>) -> Result<(), Failure> {
         let Some(view) = view else { return Ok(()) };
-        if self.view.as_ref().is_some_and(|was| was.id == view.id) {
+        if self.view.as_ref().is_some_and(|was| was.id() == view.id()) {
             return Ok(());
         }
         let was: BTreeMap<MemberId, Member> = match self.view.replace(Arc::clone(&view)) {
@@ -216,12 +216,13 @@ impl Seen {
         let came: Vec<&Member> =
             view.members().iter().filter(|member| !was.contains_key(&member.id)).collect();
         let went: Vec<&Member> = was.values().filter(|member| !view.contains(member.id)).collect();
-        let ids = |members: &[&Member]| members.iter().map(|member| member.id.to_string()).collect::<Vec<_>>();
-        let mut line = format!("view {}: {} members", view.id, view.members().len());
+        let ids =
+            |members: &[&Member]| members.iter().map(|member| member.id.to_string()).collect::<Vec<_>>();
+        let mut line = format!("view {}: {} members", view.id(), view.members().len());
         came.iter().for_each(|member| line.push_str(&format!("; came {}", shown(member))));
         went.iter().for_each(|member| line.push_str(&format!("; went {}", shown(member))));
         let all: Vec<&Member> = view.members().iter().collect();
-        let with = json!({"view": view.id.to_string(), "members": ids(&all), "came": ids(&came), "went": ids(&went)});
+        let with = json!({"view": view.id().to_string(), "members": ids(&all), "came": ids(&came), "went": ids(&went)});
         teller.tell("view", with, &line)
     }
 }

@@ -81,10 +81,14 @@ pub(crate) fn failed(error: &AdminError) -> Failure {
                 .state("nothing has changed")
                 .tries("more than half of the servers must run and reach each other: `karere rendezvous servers`; if they are lost for good, `karere rendezvous recover --data DIR` on one of those left")
         }
-        AdminError::Refused { server, why } => Failure::new(why.clone()).by(format!("the server at {server}")),
+        AdminError::Refused { server, why } => {
+            Failure::new(why.clone()).by(format!("the server at {server}"))
+        }
         AdminError::Unknown { server, why } => {
             let failure = Failure::new(format!("the server at {server} has not answered: {why}"));
-            failure.state("nobody knows whether it was done").tries("`karere rendezvous servers` and `karere members`, and again")
+            failure
+                .state("nobody knows whether it was done")
+                .tries("`karere rendezvous servers` and `karere members`, and again")
         }
         AdminError::NoServer { server, why } => {
             let failure = Failure::new(format!("{server} is no rendezvous server of this version: {why}"));
@@ -235,8 +239,10 @@ pub(crate) async fn routes(options: Options) -> Result<(), Failure> {
         member: member.to_string(),
         host: route.host,
     };
-    let mut lines: Vec<_> =
-        routes.iter().flat_map(|(member, routes)| routes.iter().map(move |route| line(member, route))).collect();
+    let mut lines: Vec<_> = routes
+        .iter()
+        .flat_map(|(member, routes)| routes.iter().map(move |route| line(member, route)))
+        .collect();
     lines.sort_by(|a, b| (&a.key, &a.member, a.host).cmp(&(&b.key, &b.member, b.host)));
     if options.json {
         return output::json_line(JsonTo::Stdout, &RoutesLine { by, view: view.to_string(), routes: lines });

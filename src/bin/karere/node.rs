@@ -48,7 +48,8 @@ impl Network {
     /// # Errors
     /// If the certificates cannot be used.
     fn builder(&self) -> Result<Builder, Failure> {
-        let or = |said: &Option<String>, otherwise: &str| said.clone().unwrap_or_else(|| otherwise.to_owned());
+        let or =
+            |said: &Option<String>, otherwise: &str| said.clone().unwrap_or_else(|| otherwise.to_owned());
         let (environment, network) = (or(&self.environment, "development"), or(&self.network, "default"));
         let mut builder = Messenger::builder().network(environment, network);
         let mut name = self.name.clone();
@@ -89,7 +90,7 @@ fn start_failure(bind: &str, error: &StartError) -> Failure {
     }
 }
 
-fn bind_failure(bind: &str, error: &str) -> Failure {
+pub(crate) fn bind_failure(bind: &str, error: &str) -> Failure {
     let what = if error.contains("bind") { error.to_owned() } else { format!("cannot bind {bind}: {error}") };
     let failure = Failure::new(what);
     let lower = error.to_lowercase();

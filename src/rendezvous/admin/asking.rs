@@ -56,9 +56,7 @@ impl Met {
             Err(error) if error.may_have_been_handled() => {
                 Err(AdminError::Unknown { server: self.address.clone(), why: error.to_string() })
             }
-            Err(error) => {
-                Err(AdminError::Nobody { tried: vec![(self.address.clone(), error.to_string())] })
-            }
+            Err(error) => Err(AdminError::Nobody { tried: vec![(self.address.clone(), error.to_string())] }),
         }
     }
 
@@ -131,7 +129,8 @@ pub(super) async fn leader(
     // What came of each server at last; those that were hinted at are among them.
     let mut tried: Vec<(String, String)> = Vec::new();
     let mut answered = false;
-    let mut note = |address: String, why: String| match tried.iter_mut().find(|(known, _)| *known == address) {
+    let mut note = |address: String, why: String| match tried.iter_mut().find(|(known, _)| *known == address)
+    {
         Some((_, last)) => *last = why,
         None => tried.push((address, why)),
     };
@@ -152,7 +151,8 @@ pub(super) async fn leader(
             Ok(Told::Done) => return Ok(()),
             Ok(Told::NotLeader { leader }) => {
                 answered = true;
-                let why = leader.as_ref().map_or("it knows of no leader".to_owned(), |at| format!("{at} leads"));
+                let why =
+                    leader.as_ref().map_or("it knows of no leader".to_owned(), |at| format!("{at} leads"));
                 note(address, why);
                 if leader.is_none() || hinted {
                     sleep(AGAIN).await;

@@ -7,9 +7,9 @@ mod seen;
 
 use std::time::Duration;
 
+use self::asking::Met;
 pub use self::error::AdminError;
 pub use self::seen::{Members, Routing, ServerSeen, Servers};
-use self::asking::Met;
 use super::client::{ServerList, SetupError};
 use super::words::{Ask, Told};
 use crate::{MemberId, Messenger};

@@ -205,7 +205,13 @@ impl ServerBuilder {
         self.times.check(&self.timeouts)?;
         self.endpoints()?;
         self.configured().check().map_err(StartError::from)?;
-        Ok(())
+        let alone = self.peers.is_empty() && !self.join;
+        match self.any_host() {
+            Some(_any) if !alone && self.advertise.is_none() => {
+                Err(ServerError::NoAddress { bound: self.bind.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Opens the log and starts. Returns when nodes are listened to; whether there is a leader, [`Server::standing`] says. All tasks run
@@ -252,13 +258,30 @@ impl ServerBuilder {
         }
     }
 
-    fn disk(&self) -> Result<Disk, ServerError> {
+    /// The port, if any address is bound.
+    pub(super) fn any_host(&self) -> Option<u16> {
+        let (host, ports) = self.bind.rsplit_once(':')?;
+        let any = host.is_empty() || ["0.0.0.0", "[::]"].contains(&host);
+        any.then(|| ports.split('-').next()?.parse().ok()).flatten()
+    }
+
+    pub(super) fn names(&self) -> Names {
+        Names { environment: self.environment.clone(), network: self.network.clone() }
+    }
+
+    pub(super) fn advertised(&self) -> Option<String> {
+        self.advertise.clone()
+    }
+
+    pub(super) fn bound(&self) -> &str {
+        &self.bind
+    }
+
+    pub(super) fn disk(&self) -> Result<Disk, ServerError> {
         match &self.keep {
             Keep::Memory => Ok(Disk::of_backend(redb::backends::InMemoryBackend::new())),
             Keep::Directory(path) => Ok(Disk::in_directory(path)),
-            Keep::Default => {
-                self.directory().map(Disk::in_directory).ok_or(ServerError::NoDirectory)
-            }
+            Keep::Default => self.directory().map(Disk::in_directory).ok_or(ServerError::NoDirectory),
         }
     }
 
@@ -271,7 +294,7 @@ impl ServerBuilder {
         peers: Vec<String>,
     ) -> Result<(Arc<Office>, Endpoint), ServerError> {
         let address = self.address(messenger, peers.is_empty() && !self.join)?;
-        let names = Names { environment: self.environment.clone(), network: self.network.clone() };
+        let names = self.names();
         // Both are drawn anew at each start, from what makes this run's id unique.
         let chance = messenger.id().to_bytes();
         let (fresh_id, seed) = (half(&chance, 0) ^ half(&chance, 8), half(&chance, 8));

@@ -13,10 +13,7 @@ use crate::output::{self, CODE_USAGE, Failure, JsonTo};
 use crate::table::Table;
 
 /// Asks, and closes.
-async fn ask<T>(
-    at: &At,
-    question: impl AsyncFnOnce(&Admin) -> Result<T, AdminError>,
-) -> Result<T, Failure> {
+async fn ask<T>(at: &At, question: impl AsyncFnOnce(&Admin) -> Result<T, AdminError>) -> Result<T, Failure> {
     let (messenger, admin) = at.admin().await?;
     let told = question(&admin).await;
     messenger.close().await;
@@ -41,7 +38,9 @@ pub(super) async fn remove(at: &At, server: &str) -> Result<(), Failure> {
         Some(_) => failure,
         None => failure.tries("a number or an address of `karere rendezvous servers`"),
     })?;
-    output::say(&format!("{server} is none of the servers any more; end it, and do not start it with this data again"));
+    output::say(&format!(
+        "{server} is none of the servers any more; end it, and do not start it with this data again"
+    ));
     Ok(())
 }
 
@@ -57,10 +56,11 @@ pub(super) async fn evict(at: &At, member: MemberId) -> Result<(), Failure> {
 pub(super) async fn servers(options: look::Options) -> Result<(), Failure> {
     let told = ask(&options.at, async |admin| admin.servers().await).await?;
     if options.json {
-        let servers: Vec<_> = told.servers.iter().map(|server| {
+        let one = |server: &karere::rendezvous::ServerSeen| {
             json!({"id": server.id, "address": server.address, "voter": server.voter, "matched": server.matched,
                 "leads": told.leader == Some(server.id)})
-        });
+        };
+        let servers: Vec<_> = told.servers.iter().map(one).collect();
         let line = json!({"by": told.by, "this": told.this, "cluster": told.cluster, "term": told.term,
             "leader": told.leader, "standing": told.standing, "servers": servers});
         return output::json_line(JsonTo::Stdout, &line);

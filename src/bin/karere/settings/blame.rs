@@ -105,8 +105,9 @@ impl Settings {
         self.blame(&why, keys, "`karere certs --help`, for development")
     }
 
-    pub(super) fn blame_messenger(&self, error: &ConfigError) -> Failure {
-        const ADDRESSES: [&str; 4] = ["node.bind", "node.advertise", "rendezvous.bind", "rendezvous.advertise"];
+    pub(crate) fn blame_messenger(&self, error: &ConfigError) -> Failure {
+        const ADDRESSES: [&str; 4] =
+            ["node.bind", "node.advertise", "rendezvous.bind", "rendezvous.advertise"];
         let why = error.to_string();
         match error {
             ConfigError::Endpoint(error) => self.blame_endpoint(error, &ADDRESSES),
@@ -131,7 +132,7 @@ impl Settings {
         }
     }
 
-    pub(super) fn blame_server(&self, error: &ServerError) -> Failure {
+    pub(crate) fn blame_server(&self, error: &ServerError) -> Failure {
         match error {
             ServerError::Start(StartError::Config(error)) => self.blame_messenger(error),
             ServerError::Times(error) => self.blame_contradiction(&OF_SERVER, error.what, &error.why),
@@ -146,7 +147,7 @@ impl Settings {
         }
     }
 
-    pub(super) fn blame_setup(&self, error: &SetupError) -> Failure {
+    pub(crate) fn blame_setup(&self, error: &SetupError) -> Failure {
         let why = error.to_string();
         match error {
             SetupError::Address(error) => self.blame_endpoint(error, &["node.rendezvous"]),

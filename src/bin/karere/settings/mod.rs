@@ -160,7 +160,8 @@ impl Settings {
         let mut builder = Server::builder()
             .messenger(self.messenger(ServerTimes::messenger())?)
             .network(environment, network)
-            .times(self.server_times());
+            .times(self.server_times())
+            .timeouts(self.file.timeouts.over(ServerTimes::messenger()));
         if let Some(bind) = &said.bind {
             builder = builder.bind(bind);
         }
@@ -235,10 +236,10 @@ impl Settings {
     /// # Errors
     /// The first thing that does not hold together.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        self.tool()?;
-        self.server()?;
+        let _tool = self.tool()?;
+        let _server = self.server()?;
         if self.file.node.rendezvous.is_some() {
-            self.node()?;
+            let _node = self.node()?;
         }
         let silence = self.file.node.silence.map_or(Duration::from_secs(3), |time| time.0);
         let ping = self.server_times().ping;
@@ -297,7 +298,11 @@ mod tests {
             ("[rendezvous]\nelection_min = \"400ms\"", 2, "election_max"),
             ("[rendezvous]\nelection_max = \"3s\"", 2, "eviction"),
             ("[rendezvous]\neviction = \"2s\"", 2, "ping"),
-            ("[rendezvous]\nping = \"900ms\"\neviction = \"4s\"\n[timeouts]\nliveness = \"4500ms\"", 3, "liveness"),
+            (
+                "[rendezvous]\nping = \"900ms\"\neviction = \"4s\"\n[timeouts]\nliveness = \"4500ms\"",
+                3,
+                "liveness",
+            ),
             ("[rendezvous]\nbind = \"nowhere\"", 2, "nowhere"),
             ("[rendezvous]\npeers = [\n\"a:1\",\n\"b\"]", 2, "`b`"),
             ("[node]\nrendezvous = \"a:1,b:x\"", 2, "b:x"),
@@ -305,7 +310,11 @@ mod tests {
             ("[node]\nsilence = \"1s\"", 2, "pings"),
             ("[limits]\nmessage_bytes = \"1GiB\"", 2, "reassembly_bytes"),
             ("[tls]\nca = \"ca.pem\"", 2, "key"),
-            ("[tls]\nca = \"/nowhere/ca.pem\"\ncert = \"/nowhere/a.pem\"\nkey = \"/nowhere/a.key\"", 2, "ca.pem"),
+            (
+                "[tls]\nca = \"/nowhere/ca.pem\"\ncert = \"/nowhere/a.pem\"\nkey = \"/nowhere/a.key\"",
+                2,
+                "ca.pem",
+            ),
         ] {
             let failure = refused(text).to_string();
             assert!(failure.contains(&format!("k.toml:{line}")), "{text}\n{failure}");

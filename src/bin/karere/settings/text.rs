@@ -59,7 +59,8 @@ impl Text {
 
 fn note(above: &str, table: &DeTable<'_>, text: &str, places: &mut BTreeMap<String, Place>) {
     for (name, value) in table {
-        let key = if above.is_empty() { name.get_ref().to_string() } else { format!("{above}.{}", name.get_ref()) };
+        let key =
+            if above.is_empty() { name.get_ref().to_string() } else { format!("{above}.{}", name.get_ref()) };
         let line = line_of(text, name.span());
         let texts = match value.get_ref() {
             DeValue::Array(all) => {

@@ -53,7 +53,8 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no size; write bytes, or a number and its unit: 64KiB, 1.5MiB, 1GiB");
+        let wrong =
+            || format!("`{text}` is no size; write bytes, or a number and its unit: 64KiB, 1.5MiB, 1GiB");
         let (number, unit) = split(text).ok_or_else(wrong)?;
         let unit = match unit {
             "" | "B" => 1.0,
