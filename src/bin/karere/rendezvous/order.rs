@@ -57,12 +57,12 @@ pub(super) async fn servers(options: look::Options) -> Result<(), Failure> {
     let told = ask(&options.at, async |admin| admin.servers().await).await?;
     if options.json {
         let one = |server: &karere::rendezvous::ServerSeen| {
-            json!({"id": server.id, "address": server.address, "voter": server.voter, "matched": server.matched,
+            json!({"id": server.id.to_string(), "address": server.address, "voter": server.voter, "matched": server.matched,
                 "leads": told.leader == Some(server.id)})
         };
         let servers: Vec<_> = told.servers.iter().map(one).collect();
-        let line = json!({"by": told.by, "this": told.this, "cluster": told.cluster, "term": told.term,
-            "leader": told.leader, "standing": told.standing, "servers": servers});
+        let line = json!({"by": told.by, "this": told.this.to_string(), "cluster": told.cluster, "term": told.term,
+            "leader": told.leader.map(|leader| leader.to_string()), "standing": told.standing, "servers": servers});
         return output::json_line(JsonTo::Stdout, &line);
     }
     let mut table = Table::new(["id", "address", "", "votes", "has"]);
