@@ -82,25 +82,30 @@ pub(crate) fn karere() -> Command {
     command
 }
 
+/// What starts the command, for the server with this number: on a host of its own, perhaps.
+type Starts = Box<dyn Fn(usize) -> Command>;
+
 /// Servers of one cluster.
-#[derive(Debug)]
 pub(crate) struct Servers {
     pub(crate) addresses: Vec<String>,
     pub(crate) running: Vec<Option<Teller>>,
     directory: PathBuf,
     more: String,
+    starts: Starts,
 }
 
 impl Servers {
     /// So many, with data below this directory and these arguments more.
     pub(crate) fn start(count: usize, directory: &Path, more: &str) -> Self {
-        let mut this = Self {
-            addresses: addresses(count),
-            running: (0..count).map(|_| None).collect(),
-            directory: directory.to_owned(),
-            more: more.to_owned(),
-        };
-        (0..count).for_each(|at| this.start_one(at));
+        Self::start_at(addresses(count), directory, more, Box::new(|_| karere()))
+    }
+
+    /// The same at these addresses.
+    pub(crate) fn start_at(addresses: Vec<String>, directory: &Path, more: &str, starts: Starts) -> Self {
+        let (directory, more) = (directory.to_owned(), more.to_owned());
+        let running = addresses.iter().map(|_| None).collect();
+        let mut this = Self { addresses, running, directory, more, starts };
+        (0..this.running.len()).for_each(|at| this.start_one(at));
         this
     }
 
@@ -118,7 +123,7 @@ impl Servers {
         let peers = if self.addresses.len() > 1 { format!("--peers {}", self.list()) } else { String::new() };
         let arguments =
             format!("rendezvous --json --bind {address} {peers} --data {} {}", data.display(), self.more);
-        let server = Teller::start(karere(), &arguments);
+        let server = Teller::start((self.starts)(at), &arguments);
         server.wait("started", |_| true);
         self.running[at] = Some(server);
     }
