@@ -20,6 +20,7 @@ pub(super) struct Held {
 
 impl Driver {
     /// Who is at this address? Asks until somebody answers. Cancel safe: dropping the future ends the search.
+    #[cfg(test)]
     pub(crate) async fn search(self: &Arc<Self>, place: Place) -> Finding {
         self.search_from(place, false).await.0
     }

@@ -99,7 +99,8 @@ async fn a_resolver_that_hangs_is_bounded_costs_one_thread_a_name_and_delays_nob
     let waits = [7400, 7401, 7402].map(|port| {
         let (driver, times) = (Arc::clone(&client.driver), Duration::from_millis(700));
         tokio::spawn(async move {
-            super::search::run(&driver, named("hangs.example", port).into(), Some(times)).await
+            let patience = crate::driver::search::Patience::For(times);
+            crate::driver::search::run(&driver, named("hangs.example", port).into(), patience).await.0
         })
     });
     eventually("it hangs", || inside.load(Ordering::SeqCst) == 1).await;

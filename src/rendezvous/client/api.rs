@@ -59,7 +59,7 @@ pub enum NotRegistered {
 #[derive(Clone)]
 pub struct Rendezvous {
     pub(super) inner: Arc<Inner>,
-    alive: Arc<Alive>,
+    _alive: Arc<Alive>,
 }
 
 /// Ends the task when the last handle is gone.
@@ -113,7 +113,7 @@ impl Rendezvous {
             leases: Mutex::default(),
             ended: ended.clone(),
         };
-        Self { inner: Arc::new(inner), alive: Arc::new(Alive(ended)) }
+        Self { inner: Arc::new(inner), _alive: Arc::new(Alive(ended)) }
     }
 
     /// Begins to follow the servers, for a process without a router: one with a router is begun by its node, whose

@@ -11,6 +11,8 @@ mod office;
 mod offline;
 mod run;
 mod standing;
+#[cfg(test)]
+mod tests;
 mod times;
 mod tools;
 

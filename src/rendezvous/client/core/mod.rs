@@ -47,6 +47,8 @@ impl Default for CoreConfig {
 const HELLO_AGAIN: Duration = Duration::from_millis(100);
 /// A change that a ping says there is, and that does not come within this time, is asked for.
 const BEHIND: Duration = Duration::from_secs(1);
+/// A change of this node's routes that is not decided within this time is said again.
+const UNDECIDED: Duration = Duration::from_secs(5);
 /// What is asked again later, is asked again at most after this.
 const LATER_MAX: Duration = Duration::from_secs(5);
 /// Who was refused asks again, another server perhaps, at the earliest after this.
@@ -109,6 +111,7 @@ enum Phase {
     /// The leader has let this member in, and tells it everything.
     Following {
         server: MemberId,
+        term: u64,
     },
     /// This process is to be another member.
     Reborn {
@@ -138,10 +141,14 @@ pub(crate) struct Client {
     early: BTreeMap<MemberId, BTreeSet<Route>>,
     /// Of those that are not healthy.
     health: BTreeMap<MemberId, Health>,
-    /// When a leader was heard last.
+    /// When the leader was heard last, whatever it said.
+    word_at: Instant,
+    /// When a leader was heard last that goes by the history of the installed view.
     heard: Instant,
     /// What a ping has said there is, and since when nothing has come.
     behind: Option<(u64, Instant)>,
+    /// The oldest change of this node's routes that is not decided, and since when it is the oldest.
+    undecided: Option<(u64, Instant)>,
     hellos: u32,
     hello_at: Instant,
     refused: Option<String>,
@@ -170,8 +177,10 @@ impl Client {
             told: None,
             early: BTreeMap::new(),
             health: BTreeMap::new(),
+            word_at: now,
             heard: now,
             behind: None,
+            undecided: None,
             hellos: 0,
             hello_at: now,
             refused: None,
@@ -188,6 +197,7 @@ impl Client {
 
     // ---- what it knows ----
 
+    #[cfg(test)]
     pub(crate) const fn copy(&self) -> &Copy {
         &self.copy
     }
@@ -210,7 +220,7 @@ impl Client {
 
     const fn server(&self) -> Option<MemberId> {
         match self.phase {
-            Phase::Asking { server, .. } | Phase::Following { server } => Some(server),
+            Phase::Asking { server, .. } | Phase::Following { server, .. } => Some(server),
             Phase::Waiting { .. } | Phase::Seeking { .. } | Phase::Reborn { .. } | Phase::Left => None,
         }
     }
@@ -285,9 +295,8 @@ impl Client {
 
     fn lose_leader(&mut self) {
         self.leases.handle_silence();
-        self.behind = None;
+        (self.behind, self.undecided) = (None, None);
         self.probes = 0;
-        self.health.clear();
     }
 
     fn say_hello(&mut self, now: Instant, server: MemberId) {
@@ -407,9 +416,9 @@ impl Client {
                 self.fail(now, Duration::ZERO);
             }
             Phase::Asking { server, again: Some(at), .. } if at <= now => self.say_hello(now, server),
-            Phase::Following { .. } if self.heard + self.config.silence <= now => self.pass(now),
-            Phase::Following { server } if self.behind.is_some_and(|(_, since)| since + BEHIND <= now) => {
-                tracing::debug!("a change does not come: asking for it");
+            Phase::Following { .. } if self.word_at + self.config.silence <= now => self.pass(now),
+            Phase::Following { server, .. } if self.overdue().is_some_and(|at| at <= now) => {
+                tracing::debug!("a change or an answer does not come: asking for it");
                 self.hello_again(now, server);
             }
             Phase::Waiting { .. }
@@ -423,6 +432,13 @@ impl Client {
             tracing::error!("no leader was heard for too long: this node stops, as it was told to");
             self.left(true);
         }
+    }
+
+    /// When what is to come is late.
+    fn overdue(&self) -> Option<Instant> {
+        let behind = self.behind.map(|(_, since)| since + BEHIND);
+        let undecided = self.undecided.map(|(_, since)| since + UNDECIDED);
+        behind.into_iter().chain(undecided).min()
     }
 
     fn stops_at(&self) -> Option<Instant> {
@@ -439,9 +455,8 @@ impl Client {
             Phase::Waiting { until } | Phase::Seeking { until, .. } => Some(until),
             Phase::Asking { until, again, .. } => Some(again.map_or(until, |again| again.min(until))),
             Phase::Following { .. } => {
-                let behind = self.behind.map(|(_, since)| since + BEHIND);
-                let silent = self.heard + self.config.silence;
-                Some(behind.map_or(silent, |behind| behind.min(silent)))
+                let silent = self.word_at + self.config.silence;
+                Some(self.overdue().map_or(silent, |overdue| overdue.min(silent)))
             }
             Phase::Reborn { .. } | Phase::Left => None,
         };
@@ -464,6 +479,10 @@ impl Client {
             let own = self.leases.poll_word().or_else(|| self.routes.poll());
             if let Some(word) = own.or_else(|| self.reports.poll(now)) {
                 return Some(Output::Say(word));
+            }
+            let oldest = self.routes.oldest();
+            if self.undecided.map(|(change, _)| change) != oldest {
+                self.undecided = oldest.map(|change| (change, now));
             }
         }
         let standing = self.judge_standing(now);

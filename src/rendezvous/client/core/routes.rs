@@ -94,6 +94,11 @@ impl OwnRoutes {
         self.last
     }
 
+    /// The oldest change that was said and is not decided.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.under_way.front().map(|said| said.to)
+    }
+
     /// A leader knows them up to this change: what is to be said again.
     pub(super) fn handle_welcome(&mut self, known: u64) -> Vec<ToServer> {
         self.handle_decided(known);

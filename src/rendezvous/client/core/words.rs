@@ -32,7 +32,7 @@ impl Client {
                 self.phase = Phase::Asking { server: from, until, again: Some(at) };
             }
             ToNode::Welcome { term, cluster, member, changes } if self.accepts(term) => {
-                self.handle_welcome(now, from, cluster, member, changes);
+                self.handle_welcome(now, from, cluster, (member, changes));
             }
             ToNode::Refused { term, why } if self.accepts(term) => self.handle_refused(now, why),
             ToNode::Evicted { term, why } if self.accepts(term) => {
@@ -59,7 +59,10 @@ impl Client {
         if !self.accepts(term) {
             return;
         }
-        self.heard = now;
+        self.note_heard(now);
+        if self.leads_anew(now) {
+            return;
+        }
         match word {
             ToNode::Everything { part, parts, piece, .. } => self.handle_part(now, from, part, parts, &piece),
             ToNode::Change { change, .. } => self.handle_change(now, from, &change),
@@ -71,6 +74,24 @@ impl Client {
             ToNode::Probe { member, .. } => self.handle_probe(member),
             ToNode::Lease { number, refused, .. } => self.leases.handle_outcome(number, refused, &self.copy),
             _ => {}
+        }
+    }
+
+    /// A server that leads again in a higher term knows nothing of what it was told and said before.
+    fn leads_anew(&mut self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Following { server, term } if term < self.term => {
+                self.hello_again(now, server);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn note_heard(&mut self, now: Instant) {
+        self.word_at = now;
+        if self.is_settled() {
+            self.heard = now;
         }
     }
 
@@ -90,8 +111,8 @@ impl Client {
             return None;
         }
         if self.is_following() {
-            self.heard = now;
-            if ping.index > self.copy.index() {
+            self.note_heard(now);
+            if !self.leads_anew(now) && ping.index > self.copy.index() {
                 let (_, since) = self.behind.unwrap_or((ping.index, now));
                 self.behind = Some((ping.index, since));
             }
@@ -132,16 +153,14 @@ impl Client {
         now: Instant,
         from: MemberId,
         cluster: ClusterId,
-        member: Member,
-        changes: u64,
+        (member, changes): (Member, u64),
     ) {
         if member.id != self.me.id || member.joined.is_none() {
             return;
         }
         self.me.joined = member.joined;
-        self.phase = Phase::Following { server: from };
-        self.heard = now;
-        self.refused = None;
+        self.phase = Phase::Following { server: from, term: self.term };
+        self.word_at = now;
         self.seek.succeeded();
         self.welcomed = Some((cluster, Some(changes)));
         if self.copy.cluster().is_none() {
@@ -160,6 +179,8 @@ impl Client {
             return;
         }
         let Some(changes) = self.welcomed.as_mut().and_then(|(_, changes)| changes.take()) else { return };
+        self.refused = None;
+        self.note_heard(now);
         let again = self.routes.handle_welcome(changes);
         self.outputs.extend(again.into_iter().map(Output::Say));
         self.leases.handle_welcome(self.me.id, &self.copy);
@@ -343,6 +364,7 @@ impl Client {
         self.early.clear();
         (self.told, self.welcomed, self.me.joined) = (None, None, None);
         self.evicted = true;
+        self.refused = None;
         self.phase = Phase::Reborn { server };
         self.outputs.push_back(Output::Reincarnate);
     }

@@ -10,18 +10,15 @@ use crate::rendezvous::words::{Refusal, ToNode};
 impl Desk {
     pub(super) fn handle_leave(&mut self, state: &State, from: MemberId) {
         let term = self.term;
-        if state.member(from).is_none() {
-            let joining =
-                self.nodes.get(&from).and_then(|node| node.hello.as_ref()).is_some_and(|it| it.joining);
-            if !joining {
-                self.undecided.remove(&from);
-                let node = self.nodes.entry(from).or_default();
-                (node.hello, node.feed, node.ends) = (None, None, true);
-                return self.tell(from, ToNode::Farewell { term });
-            }
+        self.undecided.remove(&from);
+        let node = self.nodes.entry(from).or_default();
+        let joining = node.hello.take().is_some_and(|hello| hello.joining);
+        if state.member(from).is_none() && !joining {
+            (node.feed, node.ends) = (None, true);
+            return self.tell(from, ToNode::Farewell { term });
         }
         self.leaving.insert(from, Why::Left);
-        self.ask(from, Op::Leave { member: from, why: Why::Left }, Concern::Leave(from, None));
+        self.ask(from, Op::Leave { member: from, why: Why::Left }, Concern::Leave(from));
     }
 
     pub(super) fn handle_routes(&mut self, from: MemberId, to: u64, op: Op) {
@@ -62,9 +59,16 @@ impl Desk {
                 }
             }
             Concern::Join(id) => self.tell_joined(id, refused),
-            Concern::Leave(id, tool) => {
-                self.leaving.remove(&id);
+            Concern::Leave(id) => {
                 self.answered(id);
+                // It came and went unseen, or was gone already: no view says so.
+                if self.leaving.remove(&id).is_some() {
+                    self.nodes.entry(id).or_default().ends = true;
+                    self.tell(id, ToNode::Farewell { term });
+                }
+            }
+            Concern::Out(id, tool) => {
+                self.leaving.remove(&id);
                 if let Some(tool) = tool {
                     self.answer(tool, refused.map_or(Ok(()), |refused| Err(refused.to_string())));
                 }
@@ -77,7 +81,6 @@ impl Desk {
                 {
                     self.tell(id, ToNode::Registered { term, changes: to, refused: Some(refused) });
                 }
-                self.into_line(id);
             }
             Concern::Lease(id, number) => {
                 self.answered(id);
@@ -95,13 +98,13 @@ impl Desk {
     pub(super) fn tell_unknown(&mut self, concern: Concern) {
         match concern {
             Concern::Nobody => self.suspending = None,
-            Concern::Join(id) | Concern::Routes(id, _) | Concern::Lease(id, _) => {
-                self.handle_gone(id);
+            Concern::Join(id) | Concern::Routes(id, _) | Concern::Lease(id, _) | Concern::Leave(id) => {
+                self.leaving.remove(&id);
+                self.let_go(id);
                 self.later.insert(id, self.config.judge.ping());
             }
-            Concern::Leave(id, tool) => {
+            Concern::Out(id, tool) => {
                 self.leaving.remove(&id);
-                self.answered(id);
                 if let Some(tool) = tool {
                     self.answer(tool, Err(UNKNOWN.to_owned()));
                 }
@@ -130,6 +133,7 @@ impl Desk {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.asked = node.asked.saturating_sub(1);
         }
+        self.into_line(id);
     }
 
     fn answer(&mut self, tool: u64, how: Ordered) {

@@ -15,8 +15,10 @@ pub(super) enum Concern {
     /// The history's beginning, or its stop.
     Nobody,
     Join(MemberId),
+    /// Of its own will.
+    Leave(MemberId),
     /// The tool that asked for it, if one did.
-    Leave(MemberId, Option<u64>),
+    Out(MemberId, Option<u64>),
     Routes(MemberId, u64),
     Lease(MemberId, u64),
     Recover(u64),

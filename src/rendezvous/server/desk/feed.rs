@@ -56,6 +56,10 @@ impl Versions {
         Some(self.next)
     }
 
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.kept.iter().any(|version| version.number == number)
+    }
+
     /// A part of it; `None`: that version is not kept any more.
     pub(super) fn part(&self, number: u64, part: u32) -> Option<Part> {
         let version = self.kept.iter().find(|version| version.number == number)?;

@@ -47,7 +47,7 @@ impl Desk {
         if ours && known.term > term {
             tracing::warn!(node = %from, term, higher = known.term, "a node has heard of a leader above this one");
             self.higher = self.higher.max(Some(known.term));
-            return self.handle_gone(from);
+            return self.let_go(from);
         }
         if let Some(view) = known.view {
             self.generation_seen = self.generation_seen.max(view.generation);
@@ -225,7 +225,7 @@ impl Desk {
                 tracing::info!(%old, new = %id, "another run of a member's process joins; the old one is silent");
                 self.leaving.entry(old).or_insert(Why::Replaced);
                 let leave = Op::Leave { member: old, why: Why::Replaced };
-                self.commit.push([(leave, Concern::Leave(old, None)), join]);
+                self.commit.push([(leave, Concern::Out(old, None)), join]);
             }
         }
     }

@@ -264,13 +264,15 @@ impl Desk {
     /// What became of the proposal under way: `None`, nobody knows, and who is concerned has to ask again.
     pub(crate) fn handle_decided(&mut self, now: Instant, state: &State, outcomes: Option<Vec<Outcome>>) {
         let decided = self.commit.handle_decided(outcomes);
+        // First what the state says: who is a member now, and who is not.
+        self.handle_applied(now, state);
         for (concern, outcome) in decided {
             match outcome {
                 Some(outcome) => self.tell_outcome(concern, outcome),
                 None => self.tell_unknown(concern),
             }
         }
-        self.handle_applied(now, state);
+        self.decide_hellos(now, state);
     }
 
     /// A node's queue had no room for what it was to be told; the caller keeps that, and waits for room.
@@ -316,7 +318,7 @@ impl Desk {
                 self.tools.insert(number);
                 self.leaving.entry(member).or_insert(Why::Removed);
                 let leave = Op::Leave { member, why: Why::Removed };
-                self.commit.push([(leave, Concern::Leave(member, Some(number)))]);
+                self.commit.push([(leave, Concern::Out(member, Some(number)))]);
             }
             Order::Recover => {
                 self.tools.insert(number);
@@ -371,6 +373,15 @@ impl Desk {
     }
 
     // ---- parts ----
+
+    /// Nothing is known of a node any more, but that it has no room.
+    fn let_go(&mut self, id: MemberId) {
+        let blocked = self.nodes.get(&id).is_some_and(|node| node.blocked);
+        self.handle_gone(id);
+        if blocked {
+            self.nodes.insert(id, Node { blocked, ends: true, ..Node::default() });
+        }
+    }
 
     fn is_welcome(&self, id: MemberId) -> bool {
         self.nodes.get(&id).is_some_and(|node| node.feed.is_some())
@@ -434,7 +445,7 @@ impl Desk {
             self.nodes.iter().filter(|(_, node)| node.feed.is_some()).map(|(id, _)| *id).collect();
         for id in fed {
             if let Some(node) = self.nodes.get_mut(&id) {
-                node.feed = None;
+                (node.feed, node.ends) = (None, true);
             }
             let why = Refusal::Refused(crate::rendezvous::state::Refused::NeedsRecovery(seen));
             self.tell(id, ToNode::Refused { term, why });

@@ -30,7 +30,7 @@ pub(super) enum Cursor {
     /// It needs everything, as of this change or a later one.
     Nothing { least: u64 },
     /// It is being told everything: this part of this version is next.
-    Reading { version: u64, part: u32 },
+    Reading { version: u64, part: u32, least: u64 },
 }
 
 /// What a member that was welcomed is told.

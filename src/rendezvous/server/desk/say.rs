@@ -1,7 +1,7 @@
 //! What nodes are told, in turn: first what answers them, then that their routes are decided, then what changed. A node without room
 //! holds up itself only. What goes to several at the same place is said once for all of them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Desk;
 use super::config::PART_BYTES;
@@ -23,7 +23,7 @@ impl Desk {
     /// The next message. After it every recipient whose queue is full is to be told by [`Desk::handle_blocked`], whose session is over
     /// by [`Desk::handle_gone`].
     pub(crate) fn poll_send(&mut self, now: Instant, state: &State) -> Option<Saying> {
-        if let Some((id, after)) = self.later.pop_first() {
+        if let Some((id, after)) = self.next_later() {
             return Some(Saying { to: vec![id], what: ToNode::Later { term: self.term, after } });
         }
         if !self.speaks(now) {
@@ -53,6 +53,12 @@ impl Desk {
         None
     }
 
+    fn next_later(&mut self) -> Option<(MemberId, Duration)> {
+        let free = |id: &&MemberId| self.nodes.get(id).is_none_or(|node| !node.blocked);
+        let id = *self.later.keys().find(free)?;
+        self.later.remove_entry(&id)
+    }
+
     fn next_of_feed(&mut self, state: &State, id: MemberId) -> Option<Saying> {
         let (term, newest) = (self.term, self.table.newest());
         let feed = self.nodes.get_mut(&id)?.feed.as_mut()?;
@@ -69,25 +75,27 @@ impl Desk {
                     let to = self.all_at(at, index);
                     return Some(Saying { to, what: ToNode::Change { term, change } });
                 }
-                None => feed.cursor = Cursor::Nothing { least: 0 },
+                None => feed.cursor = Cursor::Nothing { least: at },
             },
             Cursor::Nothing { .. } | Cursor::Reading { .. } => {}
         }
+        if let Cursor::Reading { version, least, .. } = feed.cursor
+            && !self.versions.has(version)
+        {
+            // Too slow: it begins again with a newer one.
+            feed.cursor = Cursor::Nothing { least };
+        }
         if let Cursor::Nothing { least } = feed.cursor {
             let version = self.versions.begin(state, least)?;
-            feed.cursor = Cursor::Reading { version, part: 0 };
+            feed.cursor = Cursor::Reading { version, part: 0, least };
         }
-        if let Cursor::Reading { version, part } = feed.cursor {
-            let Some(next) = self.versions.part(version, part) else {
-                // Too slow: it begins again with a newer one.
-                feed.cursor = Cursor::Nothing { least: 0 };
-                let version = self.versions.begin(state, 0)?;
-                feed.cursor = Cursor::Reading { version, part: 0 };
-                return self.next_of_feed(state, id);
-            };
+        if let Cursor::Reading { version, part, least } = feed.cursor {
+            let next = self.versions.part(version, part)?;
             let last = part + 1 == next.parts;
-            feed.cursor =
-                if last { Cursor::At(next.index) } else { Cursor::Reading { version, part: part + 1 } };
+            feed.cursor = match last {
+                true => Cursor::At(next.index),
+                false => Cursor::Reading { version, part: part + 1, least },
+            };
             return only(ToNode::Everything { term, part, parts: next.parts, piece: next.piece });
         }
         let told = self.table.since(feed.health)?;

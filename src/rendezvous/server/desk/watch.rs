@@ -79,7 +79,7 @@ impl Desk {
         tracing::warn!(%member, ?since, ?why, "a member is silent and goes");
         self.leaving.insert(member, Why::Silent);
         let leave = Op::Leave { member, why: Why::Silent };
-        self.commit.push([(leave, Concern::Leave(member, None))]);
+        self.commit.push([(leave, Concern::Out(member, None))]);
     }
 
     /// Nodes read versions of everything; what nobody reads goes.
