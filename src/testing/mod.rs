@@ -12,6 +12,8 @@ mod faults;
 mod figures;
 mod happens;
 mod invariants;
+#[cfg(all(test, feature = "rendezvous"))]
+pub(crate) mod lab;
 mod later;
 mod ledger;
 mod net;

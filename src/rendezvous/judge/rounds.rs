@@ -130,13 +130,11 @@ impl Judge {
     fn convict(&mut self, now: Instant, suspect: MemberId, why: Evidence) {
         self.end_round(suspect);
         let silence = self.silence_of(suspect);
-        let Some(record) = self.table.get_mut(suspect) else { return };
-        let since = record.quiet_from;
         if !self.pace.is_open() {
             // The round began before the crowd did. There will be another, at its turn.
-            record.ask_at = now;
             return;
         }
+        let Some(since) = self.table.get(suspect).map(|record| record.quiet_from) else { return };
         self.table.set_health(suspect, silence);
         self.evictions.insert(suspect, (since, why));
         self.pace.handle_evicted(now);

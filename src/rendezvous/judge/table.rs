@@ -16,8 +16,8 @@ pub(super) struct Table {
     members: BTreeMap<MemberId, Record>,
     /// When each is looked at again. May be too early for one that was heard meanwhile, never too late.
     checks: BTreeSet<(Instant, MemberId)>,
-    /// Those that are silent, the longest first.
-    silent: BTreeSet<(Instant, MemberId)>,
+    /// Those that are silent.
+    silent: BTreeSet<MemberId>,
     /// Those that are not healthy.
     missing: usize,
     /// Those whose health is to be told.
@@ -58,9 +58,13 @@ impl Table {
         self.missing
     }
 
-    /// Those that are silent, the longest first.
+    /// Those that are silent, in the order in which they are to be asked about: who was put off stands behind those who were not
+    /// asked about yet, so that a crowd of members whom others reach does not starve one who is dead.
     pub(super) fn silent(&self) -> Vec<MemberId> {
-        self.silent.iter().map(|(_, member)| *member).collect()
+        let due = |member: &MemberId| self.get(*member).map(|record| (record.ask_at, *member));
+        let mut silent: Vec<_> = self.silent.iter().filter_map(due).collect();
+        silent.sort_unstable();
+        silent.into_iter().map(|(_, member)| member).collect()
     }
 
     /// Those whose testimony counts now: heard lately, and not doubtful. If all are doubtful, those are better than none.
@@ -94,7 +98,7 @@ impl Table {
         if let Some(check) = record.check {
             self.checks.remove(&(check, member));
         }
-        self.silent.remove(&(record.quiet_from, member));
+        self.silent.remove(&member);
         self.missing -= usize::from(record.health != Health::Healthy);
         self.changed.remove(&member);
         true
@@ -104,9 +108,9 @@ impl Table {
     pub(super) fn heard(&mut self, now: Instant, member: MemberId) -> bool {
         let Some(record) = self.members.get_mut(&member) else { return false };
         let was_missing = record.health != Health::Healthy;
-        let (quiet_from, check) = (record.quiet_from, record.check);
+        let check = record.check;
         record.heard(now);
-        self.silent.remove(&(quiet_from, member));
+        self.silent.remove(&member);
         self.set_health(member, Health::Healthy);
         // Most pongs change nothing: the check that is set comes too early, and sets itself anew.
         let due = now + self.suspicion;
@@ -129,7 +133,7 @@ impl Table {
         let since = record.quiet_from;
         match record.health {
             Health::Healthy | Health::Suspected if since + self.eviction <= now => {
-                self.silent.insert((since, member));
+                self.silent.insert(member);
                 self.set_health(member, Health::Silent { since });
             }
             Health::Healthy | Health::Suspected if since + self.suspicion <= now => {
@@ -144,14 +148,9 @@ impl Table {
 
     /// Time in which the leader itself slept counts for nobody's silence: pongs may wait to be read.
     pub(super) fn forgive(&mut self, now: Instant, slept: Duration) {
-        let mut silent = BTreeSet::new();
-        for (member, record) in &mut self.members {
+        for record in self.members.values_mut() {
             record.quiet_from = (record.quiet_from + slept).min(now.max(record.quiet_from));
-            if record.is_silent() {
-                silent.insert((record.quiet_from, *member));
-            }
         }
-        self.silent = silent;
     }
 
     /// No round about it before `at`.

@@ -54,9 +54,9 @@ fn each_change_of_health_is_told_once() {
 
 #[test]
 fn reports_alone_evict_nobody() {
-    let mut hall = Hall::of(6);
+    let mut hall = Hall::of(14);
     for _ in 0..40 {
-        for reporter in 1..=5 {
+        for reporter in (1..=14).filter(|reporter| *reporter != 6) {
             hall.report(reporter, 6, Report::Lost);
         }
         hall.pass(ms(500));
@@ -82,15 +82,17 @@ fn three_reports_convict_as_soon_as_the_member_is_silent() {
 
 #[test]
 fn one_report_is_one_of_three_sayings() {
-    let mut hall = Hall::of(6);
-    hall.deafen([6]);
-    hall.pass(ms(300));
-    hall.report(1, 6, Report::Lost);
-    hall.pass(ms(4_500));
-    let asked: Vec<_> = hall.probes().into_iter().map(|(_, witness, _, _)| witness).collect();
-    assert_eq!(asked.len(), 2);
-    assert!(!asked.contains(&id(1)), "it has said what it knows");
-    assert!(hall.evicted().is_empty(), "the others reach it");
+    for reporter in 1..=5 {
+        let mut hall = Hall::of(6);
+        hall.deafen([6]);
+        hall.pass(ms(300));
+        (0..3).for_each(|_| hall.report(reporter, 6, Report::Lost));
+        hall.pass(ms(4_500));
+        let asked: Vec<_> = hall.probes().into_iter().map(|(_, witness, _, _)| witness).collect();
+        assert_eq!(asked.len(), 2);
+        assert!(!asked.contains(&id(reporter)), "it has said what it knows");
+        assert!(hall.evicted().is_empty(), "the others reach it");
+    }
 }
 
 #[test]
@@ -197,6 +199,7 @@ fn what_a_suspect_says_counts_for_nothing() {
     assert_eq!(about.len(), 3, "their reports are none of the three");
     assert!(about.iter().all(|(_, witness, _, _)| ![1, 2].map(id).contains(witness)));
     hall.say(1, 12, Report::Heard);
+    assert!(matches!(hall.health(12), Some(Health::Silent { .. })));
     hall.pass(secs(3));
     assert!(hall.evicted().iter().any(|(_, member, _)| *member == id(12)), "nor do they save it");
 }
@@ -225,6 +228,9 @@ fn one_that_is_heard_while_probes_are_under_way_is_healthy_and_late_answers_chan
     assert_eq!(probes.len(), 3);
     hall.heard(id(6));
     assert_eq!(hall.health(6), Some(Health::Healthy));
+    for (_, witness, _, probe) in &probes {
+        hall.answer(*witness, *probe, false);
+    }
     hall.pass(ms(5_100));
     let again = hall.probes();
     assert_eq!(again.len(), 6, "a new silence, a new round");
@@ -334,8 +340,10 @@ fn one_that_found_the_new_leader_has_no_more_time_than_others() {
     let mut hall = Hall::unheard(6, 3);
     hall.pass(ms(100));
     hall.kill([6]);
+    let heard = hall.heard_at(6);
     hall.pass(EVICTION + PROBE);
     assert_eq!(hall.evicted().len(), 1);
+    assert_eq!(hall.changes(6)[0], (heard + EVICTION / 2, Health::Suspected));
 }
 
 #[test]
@@ -439,4 +447,50 @@ fn what_was_not_told_yet_is_told_as_it_is_and_once() {
         let healthy = Action::Health { member: id(1), health: Health::Healthy };
         assert_eq!(actions, if leaves { vec![Action::Ping] } else { vec![Action::Ping, healthy] });
     }
+}
+
+#[test]
+fn one_who_reached_it_has_the_first_word_but_holds_nobody_up_by_saying_nothing() {
+    let mut hall = Hall::of(8);
+    hall.nature(1, Nature::Mute);
+    hall.kill([8]);
+    hall.pass(ms(300));
+    hall.report(1, 8, Report::Heard);
+    (2..=4).for_each(|reporter| hall.report(reporter, 8, Report::Lost));
+    let heard = hall.heard_at(8);
+    hall.pass(secs(8));
+    let asked: Vec<_> = hall.probes().into_iter().map(|(_, witness, ..)| witness).collect();
+    assert_eq!(asked, [id(1)]);
+    assert_eq!(hall.evicted()[0].0, heard + EVICTION + PROBE);
+}
+
+#[test]
+fn the_last_word_of_a_witness_counts() {
+    let mut hall = Hall::of(8);
+    hall.kill([8]);
+    hall.pass(ms(300));
+    hall.report(1, 8, Report::Heard);
+    (1..=3).for_each(|reporter| hall.report(reporter, 8, Report::Lost));
+    let heard = hall.heard_at(8);
+    hall.pass(secs(8));
+    assert!(hall.probes().is_empty());
+    assert_eq!(hall.evicted()[0].0, heard + EVICTION);
+}
+
+#[test]
+fn what_was_said_before_a_round_ended_counts_for_nothing_in_the_next() {
+    let mut hall = Hall::of(6);
+    hall.deafen([6]);
+    hall.pass(ms(300));
+    hall.report(1, 6, Report::Lost);
+    hall.report(2, 6, Report::Lost);
+    hall.pass(ms(4_500));
+    assert_eq!(hall.probes().len(), 1, "two had said so");
+    hall.pass(ms(1_000));
+    assert_eq!(hall.probes().len(), 4, "all three are asked anew");
+    for (_, witness, _, probe) in hall.probes() {
+        hall.answer(witness, probe, false);
+    }
+    hall.pass(ms(2_000));
+    assert_eq!(hall.probes().len(), 7, "and answers to what is over are none");
 }

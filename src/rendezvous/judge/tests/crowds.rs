@@ -97,3 +97,42 @@ fn a_round_that_began_before_the_crowd_convicts_nobody_out_of_turn() {
     assert_eq!(evicted.len(), 5);
     assert!(evicted[0].0 >= heard + EVICTION * 2, "{evicted:?}");
 }
+
+#[test]
+fn a_crowd_that_others_reach_starves_nobody_who_is_dead() {
+    let mut hall = Hall::of(150);
+    // One round each takes longer than each waits for its next.
+    hall.deafen(1..=110);
+    hall.pass(secs(60));
+    hall.kill([150]);
+    hall.pass(secs(90));
+    let evicted: Vec<_> = hall.evicted().into_iter().map(|(_, member, _)| member).collect();
+    assert_eq!(evicted, [id(150)]);
+}
+
+#[test]
+fn the_first_to_fall_silent_do_not_go_before_the_others_are_counted() {
+    let mut hall = Hall::of(30);
+    hall.deafen(1..=10);
+    hall.pass(PING);
+    hall.deafen(11..=30);
+    hall.pass(secs(9));
+    hall.deaf.clear();
+    hall.pass(secs(30));
+    assert!(hall.evicted().is_empty(), "{:?}", hall.evicted());
+}
+
+#[test]
+fn a_crowd_long_after_another_waits_as_long_as_the_first() {
+    let mut hall = Hall::of(12);
+    hall.deafen(1..=6);
+    hall.pass(secs(15));
+    hall.deaf.clear();
+    hall.pass(secs(60));
+    let heard = hall.heard_at(1);
+    hall.kill(1..=6);
+    hall.pass(secs(60));
+    let evicted = hall.evicted();
+    assert_eq!(evicted.len(), 6);
+    assert!(evicted[0].0 >= heard + EVICTION * 2, "{evicted:?}");
+}

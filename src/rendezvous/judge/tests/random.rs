@@ -93,6 +93,8 @@ fn play(count: u64, seed: u64, ops: &[Op]) -> Hall {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// The hall asserts of every eviction: of a member, unheard for the whole time, by witnesses heard lately or because there
     /// was none; and after every input that all is bounded.
     #[test]

@@ -10,7 +10,7 @@ use openraft::storage::Snapshot;
 use serde::{Deserialize, Serialize};
 
 use super::directory::{private, sync};
-use super::error::StoreError;
+use super::error::{StoreError, of_io};
 use super::identity::{Identity, Names};
 use super::state::{Meta, at};
 use crate::rendezvous::raft::At;
@@ -59,7 +59,7 @@ impl SnapshotFile {
         if let Err(error) = written {
             // It is nothing whole, and in the way of the next attempt.
             let _ = fs::remove_file(&beside);
-            return Err(super::error::of_io(name(path), &error));
+            return Err(of_io(name(path), &error));
         }
         Ok(())
     }
@@ -70,7 +70,12 @@ impl SnapshotFile {
     ///
     /// The disk refuses, or the file is not what was written.
     pub(crate) fn read(path: &Path) -> Result<Self, StoreError> {
-        let bytes = fs::read(path).map_err(|error| super::error::of_io(name(path), &error))?;
+        let bytes = fs::read(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => {
+                StoreError::SnapshotFile { file: name(path), what: error.to_string() }
+            }
+            _ => of_io(name(path), &error),
+        })?;
         Self::decode(&bytes).map_err(|what| StoreError::SnapshotFile { file: name(path), what })
     }
 

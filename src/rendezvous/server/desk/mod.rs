@@ -277,9 +277,9 @@ impl Desk {
 
     /// A node's queue had no room for what it was to be told; the caller keeps that, and waits for room.
     pub(crate) fn handle_blocked(&mut self, id: MemberId) {
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.blocked = true;
-        }
+        // Of a stranger nothing else is kept.
+        let stranger = || Node { ends: true, ..Node::default() };
+        self.nodes.entry(id).or_insert_with(stranger).blocked = true;
     }
 
     /// It was told.

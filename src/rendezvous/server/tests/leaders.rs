@@ -47,7 +47,6 @@ async fn when_the_leader_is_closed_nodes_are_welcomed_by_the_next_and_nothing_is
         node.join(&cluster.addresses[next]).await;
         assert!(node.known.term > term, "a leader has a term of its own");
         assert_eq!(node.cluster(), cluster_id);
-        assert_eq!(node.member.joined, if node.id() == node.member.id { node.member.joined } else { joined });
     }
     assert_eq!(first.member.joined, joined, "it kept its place");
     assert_eq!(first.view(), view, "nobody came or went");
@@ -82,7 +81,8 @@ async fn a_cluster_that_was_down_comes_back_with_all_it_knew() {
     let mut newcomer = Node::start().await;
     newcomer.join(&cluster.addresses[leader]).await;
     node.join(&cluster.addresses[leader]).await;
-    assert!(node.known.term > term);
+    // The same server may lead on in the term that its disk knows; never an earlier one.
+    assert!(node.known.term >= term);
     assert_eq!(node.member.joined, joined);
     node.until_copy(|node| node.members.len() == 2).await;
     assert!(node.view() > view);
@@ -106,8 +106,10 @@ async fn nodes_hear_of_a_new_leader_by_the_loss_of_the_old_one_or_its_word() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(node.pings.try_recv().is_err(), "no majority, no ping");
     node.hello();
-    let word = node.next().await;
-    assert!(matches!(word, ToNode::Later { .. } | ToNode::NotLeader { .. }), "{word:?}");
+    let no = |_: &Node, word: &ToNode| {
+        matches!(word, ToNode::Later { .. } | ToNode::NotLeader { .. }).then_some(())
+    };
+    node.until(no).await;
     // A tool is still told what it knows, and that nothing can be changed.
     let contact = node.messenger.contact(&address).await.unwrap();
     let ask = |ask: Ask| {

@@ -105,9 +105,14 @@ impl Node {
 
     /// The next word of whom it is in contact with, taken into its copy.
     pub(in super::super) async fn next(&mut self) -> ToNode {
-        let (_, word) = timeout(LONG, self.words.recv()).await.expect("a word").unwrap();
-        self.take(&word);
-        word
+        loop {
+            let (from, word) = timeout(LONG, self.words.recv()).await.expect("a word").unwrap();
+            // A server that it left may have said something before.
+            if from == self.server() {
+                self.take(&word);
+                return word;
+            }
+        }
     }
 
     /// The first word of this kind; what comes before it is taken in.

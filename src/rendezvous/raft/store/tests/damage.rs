@@ -46,7 +46,7 @@ fn a_damaged_file_is_refused_or_says_what_it_said_before() {
     let mut random = fastrand::Rng::with_seed(6);
     let (mut refused, mut right_count) = (0, 0);
     for file in [running, closed] {
-        for _ in 0..400 {
+        for _ in 0..200 {
             let mut bytes = file.clone();
             for _ in 0..random.usize(1..4) {
                 let at = random.usize(0..bytes.len());
@@ -63,25 +63,42 @@ fn a_damaged_file_is_refused_or_says_what_it_said_before() {
         }
     }
     println!("{refused} refused, {right_count} right");
-    assert!(refused > 50 && right_count > 50, "{refused} refused, {right_count} right");
+    assert!(refused > 25 && right_count > 25, "{refused} refused, {right_count} right");
 }
 
+/// redb's header: which of its two newest transactions counts, their roots and checksums.
+const HEADER_BYTES: usize = 320;
+/// Which of the two counts. No checksum covers it.
+const WHICH: (usize, u8) = (9, 0);
+
 #[test]
-fn every_bit_of_the_first_bytes() {
+fn a_damaged_header_is_refused_or_says_what_it_said_before() {
     let (running, closed, right) = stored();
-    for (name, file) in [("running", running), ("closed", closed)] {
-        let (mut refused, mut wrong, mut fine) = (0, vec![], 0);
-        for bit in 0..320 * 8 {
-            let mut bytes = file.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            match std::panic::catch_unwind(|| now(content(&Platter::holding(bytes)))) {
-                Err(_) => wrong.push((bit / 8, bit % 8, "panic".to_owned())),
-                Ok(Ok(found)) if found == right => fine += 1,
-                Ok(Ok(found)) => wrong.push((bit / 8, bit % 8, format!("{:?} {}", found.0, found.1.len()))),
-                Ok(Err(StoreError::Corrupt { .. })) => refused += 1,
-                Ok(Err(error)) => wrong.push((bit / 8, bit % 8, error.to_string())),
+    let mut random = fastrand::Rng::with_seed(7);
+    for file in [running, closed] {
+        for _ in 0..150 {
+            let place = (random.usize(0..HEADER_BYTES), random.u8(0..8));
+            if place != WHICH {
+                let found = now(content(&flipped(&file, place)));
+                let is_right = found.as_ref().is_ok_and(|found| *found == right);
+                assert!(is_right || matches!(found, Err(StoreError::Corrupt { .. })), "{place:?}: {found:?}");
             }
         }
-        println!("{name} {} bytes: {refused} refused {fine} fine wrong {wrong:?}", file.len());
     }
+}
+
+/// What we cannot promise, and how little it is: one bit of a file that a crash left.
+#[test]
+fn one_bit_of_a_file_that_was_not_closed_takes_it_back_by_one_transaction_and_no_more() {
+    let (running, closed, right) = stored();
+    let found = now(content(&flipped(&running, WHICH))).unwrap();
+    assert_eq!((found.0, found.1.len()), (Some(Vote::new(4, 4)), right.1.len()));
+    let found = now(content(&flipped(&closed, WHICH)));
+    assert!(found.map_or(true, |found| found == right), "of one that was closed it takes nothing");
+}
+
+fn flipped(file: &[u8], (at, bit): (usize, u8)) -> Platter {
+    let mut bytes = file.to_vec();
+    bytes[at] ^= 1 << bit;
+    Platter::holding(bytes)
 }

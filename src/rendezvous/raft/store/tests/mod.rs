@@ -1,5 +1,6 @@
 //! Claims about the store, each shown on a disk that does what disks do.
 
+mod calls;
 mod damage;
 mod full;
 mod machine;

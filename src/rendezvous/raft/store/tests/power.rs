@@ -7,6 +7,7 @@ use openraft::{LogId, RaftLogReader, RaftSnapshotBuilder, Vote};
 
 use super::machine::Lines;
 use super::platter::Platter;
+use super::single::Single;
 use super::{Diary, Disk, ME, StoreError, command, now, parts, place};
 use crate::rendezvous::raft::store::state;
 use crate::rendezvous::raft::store::tables::Entry;
@@ -183,4 +184,51 @@ fn a_disk_that_lies_about_its_syncs_is_found_out_by_the_same_cuts() {
         .filter(|seed| std::panic::catch_unwind(|| cuts(*seed, true)).map_or(true, |cuts| cuts.is_err()));
     let found = found.count();
     assert!(found > 15, "only {found} of 20 histories");
+}
+
+#[test]
+fn what_a_proposer_was_told_outlives_a_power_cut() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut platter = Platter::default();
+    let mut told = Vec::new();
+    for life in 0..16_u8 {
+        told = runtime.block_on(async {
+            let single = Single::start(Disk::of_backend(platter.clone())).await.unwrap();
+            if life == 0 {
+                single.found().await;
+            }
+            single.leads().await;
+            platter.cut_after(random.u64(0..200));
+            let mut count = 0;
+            loop {
+                let line = vec![life, count];
+                count += 1;
+                if single.write(line.clone()).await.is_err() {
+                    break;
+                }
+                told.push(line);
+                if count % 8 == 0 {
+                    let _ = single.raft.trigger().snapshot().await;
+                }
+            }
+            assert!(platter.is_off());
+            single.stop().await;
+            told
+        });
+        platter = platter.after_the_cut(&mut random);
+    }
+    let single = runtime.block_on(async {
+        let single = Single::start(Disk::of_backend(platter)).await.unwrap();
+        single.leads().await;
+        single.write(b"end".to_vec()).await.unwrap();
+        single
+    });
+    let mut lines = single.diary.lines().into_iter().map(|(_, _, line)| line);
+    println!("{} told in 16 lives, {} there", told.len(), single.diary.lines().len());
+    for line in &told {
+        // What was refused by the cut may be there as well, in its place.
+        assert!(lines.any(|there| there == *line), "{line:?} is lost");
+    }
+    assert!(told.len() > 100, "{} told", told.len());
 }

@@ -58,6 +58,8 @@ pub(super) struct Copy {
     pub(super) registered: u64,
     /// Whether it is fed: welcomed, and not ended since.
     pub(super) fed: bool,
+    /// What was on its way when it said hello comes once more after its welcome, up to this change.
+    again: u64,
     parts: Vec<u8>,
     next_part: u32,
 }
@@ -70,6 +72,7 @@ impl Copy {
                 (self.known.term, self.registered, self.fed) = (*term, *changes, true);
                 self.known.cluster = Some(*cluster);
                 self.member = Some(member.clone());
+                self.again = self.known.index;
                 self.parts.clear();
             }
             ToNode::Everything { part, parts, piece, .. } => {
@@ -104,6 +107,9 @@ impl Copy {
     }
 
     fn apply(&mut self, change: Change) {
+        if change.index <= self.again {
+            return;
+        }
         assert_eq!(change.after, self.known.index, "a gap");
         self.known.index = change.index;
         self.known.view = change.view.or(self.known.view);
