@@ -65,11 +65,13 @@ impl Gate {
             return;
         }
         state.way = way;
+        if way == Way::Shut {
+            // Whoever waits goes on waiting, if it was shut before.
+            return;
+        }
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
-        if way != Way::Shut {
-            waiting.into_iter().for_each(Waker::wake);
-        }
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// A task of this process.
@@ -131,6 +133,8 @@ mod tests {
         gate.shut();
         assert!(held.as_mut().poll(&mut cx).is_pending());
         assert_eq!(*turns.lock(), 1, "it stands still");
+        gate.shut();
+        assert_eq!(gate.0.lock().waiting.len(), 1, "who waits is not forgotten when it is shut again");
         gate.open();
         assert!(held.as_mut().poll(&mut cx).is_pending());
         assert_eq!(*turns.lock(), 2);

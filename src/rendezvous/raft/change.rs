@@ -171,6 +171,12 @@ impl Log {
         } else {
             self.change(raft, ChangeMembers::RemoveVoters(one), false).await?;
         }
+        if server.id == self.house.me {
+            // The lock of changes is held until it does not hold itself for the leader any more.
+            let mut standing = self.standing();
+            let over = standing.wait_for(|standing| !matches!(standing, Standing::Leader { .. }));
+            let _told_by_its_standing = tokio::time::timeout(self.house.config.patience, over).await;
+        }
         Ok(server.id)
     }
 

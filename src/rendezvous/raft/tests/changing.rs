@@ -1,7 +1,7 @@
 //! Servers come and go.
 
 use super::world::{World, secs};
-use crate::rendezvous::raft::{ChangeError, LogConfig, Standing};
+use crate::rendezvous::raft::{ChangeError, Standing};
 
 #[tokio::test(start_paused = true)]
 async fn servers_are_added_while_commands_are_decided_and_the_old_ones_removed() {
@@ -74,8 +74,8 @@ async fn what_cannot_be_added_or_removed_is_refused_with_the_reason() {
     assert!(matches!(log.remove("10.0.0.9:7500").await, Err(ChangeError::Unknown { .. })));
     assert_eq!(log.add(&world.address(other)).await, Ok(world.log(other).id()), "it is there already");
     // One that founded a cluster of its own.
-    let alone = super::world::address(3).to_string();
-    let foreign = world.add_place(LogConfig::new(alone.clone(), Vec::<String>::new()));
+    let foreign = world.add_foreign();
+    let alone = world.address(foreign);
     world.start(foreign).await;
     world
         .until(secs(2), "it leads its own", |world| {

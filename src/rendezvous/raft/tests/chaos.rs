@@ -21,9 +21,13 @@ async fn run(seed: u64) -> (usize, usize) {
     world.leader().await;
     let acked: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
     for step in 0..STEPS {
-        let one = chance.usize(..SERVERS);
+        // Half of what happens happens to whoever leads.
+        let leads = world.speaker().filter(|_| chance.bool());
+        let one = leads.unwrap_or_else(|| chance.usize(..SERVERS));
         let other = chance.usize(..SERVERS);
-        match chance.u32(..12) {
+        let what = chance.u32(..12);
+        tracing::info!(step, what, one, other, at = ?super::world::now(), "chaos");
+        match what {
             0 | 1 if world.up().len() > 2 => world.kill(one, chance.bool()).await,
             2..5 if !world.is_up(one) => world.start(one).await,
             5 => world.lab.part(world.place(one), world.place(other)),

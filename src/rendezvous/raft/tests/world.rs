@@ -40,6 +40,8 @@ struct Place {
     config: LogConfig,
     server: Option<Server>,
     id: Option<ServerId>,
+    /// Of a cluster of its own: it leads beside the others.
+    is_foreign: bool,
 }
 
 /// See the module's text.
@@ -90,6 +92,12 @@ impl Seen {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         fastrand::seed(seed);
+        #[cfg(feature = "cli")]
+        if let Ok(filter) = std::env::var("RAFT_LOG") {
+            let filter = tracing_subscriber::EnvFilter::new(filter);
+            let _set_already =
+                tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        }
         let seen = Arc::<Seen>::default();
         let looking = Arc::downgrade(&seen);
         tokio::spawn(async move {
@@ -122,8 +130,23 @@ impl World {
 
     pub(super) fn add_place(&mut self, config: LogConfig) -> usize {
         let address = config.address.parse().unwrap();
-        self.places.push(Place { address, disk: Platter::default(), config, server: None, id: None });
+        self.places.push(Place {
+            address,
+            disk: Platter::default(),
+            config,
+            server: None,
+            id: None,
+            is_foreign: false,
+        });
         self.places.len() - 1
+    }
+
+    /// A place for one that founds a cluster of its own.
+    pub(super) fn add_foreign(&mut self) -> usize {
+        let place = address(self.places.len()).to_string();
+        let at = self.add_place(LogConfig::new(place, Vec::<String>::new()));
+        self.places[at].is_foreign = true;
+        at
     }
 
     /// A place for one that waits to be added.
@@ -168,7 +191,9 @@ impl World {
         let seed = self.seed ^ fastrand::u64(..);
         let log = Log::open(&messenger, store, book.clone(), config, seed).await.unwrap();
         let log = Arc::new(log);
-        self.seen.logs.lock().push(Arc::downgrade(&log));
+        if !self.places[at].is_foreign {
+            self.seen.logs.lock().push(Arc::downgrade(&log));
+        }
         self.places[at].id = Some(log.id());
         self.places[at].server = Some(Server { messenger, run, log, book });
     }
@@ -227,7 +252,8 @@ impl World {
 
     /// Who may speak now.
     pub(super) fn speaker(&self) -> Option<usize> {
-        self.up().into_iter().find(|at| self.log(*at).lease(now()).is_some())
+        let ours = |at: &usize| !self.places[*at].is_foreign;
+        self.up().into_iter().filter(ours).find(|at| self.log(*at).lease(now()).is_some())
     }
 
     /// Waits until one of these may speak, and says who.
@@ -258,12 +284,24 @@ impl World {
 
     /// Waits until these have all been told the same, with all of this in it.
     pub(super) async fn agree(&self, some: &[usize], acked: &[Vec<u8>]) {
-        self.until(secs(20), "all have applied the same", |world| {
-            let books: Vec<_> = some.iter().map(|at| world.server(*at).book.commands()).collect();
-            books.iter().all(|book| *book == books[0])
-                && acked.iter().all(|command| books[0].contains(command))
-        })
-        .await;
+        let deadline = now() + secs(20);
+        loop {
+            let books: Vec<_> = some.iter().map(|at| self.server(*at).book.commands()).collect();
+            let lacks: Vec<_> = acked.iter().filter(|command| !books[0].contains(command)).collect();
+            if books.iter().all(|book| *book == books[0]) && lacks.is_empty() {
+                return self.check();
+            }
+            let lengths: Vec<_> = books.iter().map(Vec::len).collect();
+            let servers = self.up().into_iter().map(|at| self.log(at).servers()).collect::<Vec<_>>();
+            let seed = self.seed;
+            assert!(
+                now() < deadline,
+                "seed {seed}: of {} lacks {lacks:?}; {lengths:?}; {servers:?}",
+                acked.len()
+            );
+            self.check();
+            tokio::time::sleep(millis(2)).await;
+        }
     }
 
     /// Nothing was seen that must never be.
@@ -271,7 +309,8 @@ impl World {
         let wrong = self.seen.wrong.lock().clone();
         assert_eq!(wrong, None, "seed {}", self.seed);
         // What some have applied is the beginning of what others have.
-        let books: Vec<_> = self.up().into_iter().map(|at| self.server(at).book.commands()).collect();
+        let ours = self.up().into_iter().filter(|at| !self.places[*at].is_foreign);
+        let books: Vec<_> = ours.map(|at| self.server(at).book.commands()).collect();
         for (one, other) in books.iter().zip(books.iter().skip(1)) {
             assert!(one.iter().zip(other).all(|(a, b)| a == b), "seed {}: two histories", self.seed);
         }
