@@ -69,6 +69,9 @@ enum Keep {
     Default,
     Directory(PathBuf),
     Memory,
+    /// Of a simulation, or one that fails.
+    #[cfg(any(test, feature = "testing"))]
+    Disk(Disk),
 }
 
 /// How a server is to be. Everything has a default; what contradicts itself is refused by [`ServerBuilder::start`].
@@ -188,6 +191,8 @@ impl ServerBuilder {
     #[must_use]
     pub fn directory(&self) -> Option<PathBuf> {
         match &self.keep {
+            #[cfg(any(test, feature = "testing"))]
+            Keep::Disk(_) => None,
             Keep::Memory => None,
             Keep::Directory(path) => Some(path.clone()),
             Keep::Default => {
@@ -225,7 +230,10 @@ impl ServerBuilder {
     }
 
     /// Starts in any network: `start` is what starts the messenger there.
-    async fn start_in<F>(self, start: impl FnOnce(crate::Builder) -> F) -> Result<Server, ServerError>
+    pub(crate) async fn start_in<F>(
+        mut self,
+        start: impl FnOnce(crate::Builder) -> F,
+    ) -> Result<Server, ServerError>
     where
         F: Future<Output = Result<Messenger, StartError>>,
     {
@@ -277,8 +285,22 @@ impl ServerBuilder {
         &self.bind
     }
 
-    pub(super) fn disk(&self) -> Result<Disk, ServerError> {
+    /// Keeps it there.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "for the simulation")]
+    pub(crate) fn on_disk(mut self, disk: Disk) -> Self {
+        self.keep = Keep::Disk(disk);
+        self
+    }
+
+    /// A disk that was handed in is handed out once.
+    pub(super) fn disk(&mut self) -> Result<Disk, ServerError> {
         match &self.keep {
+            #[cfg(any(test, feature = "testing"))]
+            Keep::Disk(_) => match std::mem::take(&mut self.keep) {
+                Keep::Disk(disk) => Ok(disk),
+                Keep::Default | Keep::Directory(_) | Keep::Memory => Err(ServerError::NoDirectory),
+            },
             Keep::Memory => Ok(Disk::of_backend(redb::backends::InMemoryBackend::new())),
             Keep::Directory(path) => Ok(Disk::in_directory(path)),
             Keep::Default => self.directory().map(Disk::in_directory).ok_or(ServerError::NoDirectory),

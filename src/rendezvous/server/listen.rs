@@ -39,7 +39,7 @@ async fn take(office: Weak<Office>, from: MemberId, message: ToServer) {
         room.as_mut().enable();
         match office.at_desk(|desk, state, now| desk.handle_message(now, state, from, message)) {
             Some(Ok(())) => return office.bell.notify_one(),
-            Some(Err(back)) => message = back,
+            Some(Err(back)) => message = *back,
             None => return send_on(&office, from),
         }
         room.await;

@@ -29,7 +29,7 @@ impl ServerBuilder {
     /// # Errors
     ///
     /// [`ServerError::Data`]: there is no server's directory, a server runs on it, or the disk fails. Nothing has changed.
-    pub async fn recover(&self) -> Result<OnlyServer, ServerError> {
+    pub async fn recover(mut self) -> Result<OnlyServer, ServerError> {
         let names = self.names();
         let found = survey(self.disk()?, &names).await.map_err(data)?;
         let me = found.identity.server;
@@ -53,7 +53,7 @@ impl ServerBuilder {
     ///
     /// [`ServerError::Data`]: the file is no snapshot, or of another network; the directory is not empty, or the disk fails. Nothing
     /// has changed.
-    pub async fn restore(&self, snapshot: impl AsRef<Path>) -> Result<OnlyServer, ServerError> {
+    pub async fn restore(mut self, snapshot: impl AsRef<Path>) -> Result<OnlyServer, ServerError> {
         // A file of a snapshot's size is read at once; nobody else waits for this process.
         let file = SnapshotFile::read(snapshot.as_ref()).map_err(data)?;
         let address = match self.advertised() {
@@ -61,10 +61,10 @@ impl ServerBuilder {
             None => self.of_bind()?,
         };
         let chance = chance().await?;
-        let alone = alone(&address).await?;
+        let (alone, names) = (alone(&address).await?, self.names());
         // Numbers of servers have 64 bits.
         let fresh_id = (chance ^ (chance >> 64)) as u64;
-        restore(self.disk()?, &self.names(), file, fresh_id, alone).await.map_err(data)?;
+        restore(self.disk()?, &names, file, fresh_id, alone).await.map_err(data)?;
         Ok(OnlyServer { address, lost: Vec::new() })
     }
 

@@ -133,7 +133,7 @@ impl Desk {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.asked = node.asked.saturating_sub(1);
         }
-        self.into_line(id);
+        self.line_up(id);
     }
 
     fn answer(&mut self, tool: u64, how: Ordered) {

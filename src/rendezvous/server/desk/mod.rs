@@ -199,7 +199,7 @@ impl Desk {
         state: &State,
         from: MemberId,
         message: ToServer,
-    ) -> Result<(), ToServer> {
+    ) -> Result<(), Box<ToServer>> {
         if !self.speaks(now) {
             if self.later.len() < NODES_MAX {
                 self.later.insert(from, self.config.judge.ping());
@@ -209,7 +209,7 @@ impl Desk {
         let node = self.nodes.get(&from);
         let room = node.map_or(self.nodes.len() < NODES_MAX, Node::has_room);
         if !room || !self.commit.has_room() {
-            return Err(message);
+            return Err(Box::new(message));
         }
         self.handle_heard(now, from);
         match message {
@@ -250,7 +250,7 @@ impl Desk {
             self.index = state.index();
             let fed: Vec<MemberId> =
                 self.nodes.iter().filter(|(_, node)| node.feed.is_some()).map(|(id, _)| *id).collect();
-            fed.into_iter().for_each(|id| self.into_line(id));
+            fed.into_iter().for_each(|id| self.line_up(id));
         }
         if self.suspending.is_some() && state.suspended() >= self.suspending {
             self.suspending = None;
@@ -286,7 +286,7 @@ impl Desk {
     pub(crate) fn handle_room(&mut self, id: MemberId) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.blocked = false;
-            self.into_line(id);
+            self.line_up(id);
         }
     }
 
@@ -389,10 +389,10 @@ impl Desk {
 
     fn tell(&mut self, id: MemberId, word: ToNode) {
         self.nodes.entry(id).or_default().words.push_back(word);
-        self.into_line(id);
+        self.line_up(id);
     }
 
-    fn into_line(&mut self, id: MemberId) {
+    fn line_up(&mut self, id: MemberId) {
         if let Some(node) = self.nodes.get_mut(&id)
             && !node.in_line
             && !node.blocked

@@ -36,7 +36,7 @@ impl Desk {
                 continue;
             }
             if let Some(what) = node.words.pop_front() {
-                self.into_line(id);
+                self.line_up(id);
                 return Some(Saying { to: vec![id], what });
             }
             if node.ends && node.feed.is_none() && node.hello.is_none() {
@@ -46,7 +46,7 @@ impl Desk {
                 continue;
             }
             if let Some(what) = self.next_of_feed(state, id) {
-                self.into_line(id);
+                self.line_up(id);
                 return Some(what);
             }
         }

@@ -66,7 +66,7 @@ impl Desk {
                         .filter(|(_, node)| node.feed.is_some())
                         .map(|(id, _)| *id)
                         .collect();
-                    fed.into_iter().for_each(|id| self.into_line(id));
+                    fed.into_iter().for_each(|id| self.line_up(id));
                 }
             }
         }

@@ -176,3 +176,34 @@ async fn a_server_that_is_dropped_ends_its_messenger_and_frees_its_data() {
     timeout(LONG, again.leads()).await.unwrap();
     again.close().await;
 }
+
+#[tokio::test]
+async fn a_member_that_lives_and_is_evicted_is_told_so_and_comes_again_as_another() {
+    let server = alone().await;
+    let address = server.address().to_string();
+    let (mut witness, mut mute) = (Node::start().await, Node::start().await);
+    witness.join(&address).await;
+    mute.join(&address).await;
+    let before = mute.id();
+    mute.answers(false);
+    let judging = async {
+        while witness.left.is_empty() {
+            if let ToNode::Probe { member, .. } = witness.next().await {
+                witness.say(&ToServer::Probed { member, answered: false });
+            }
+        }
+    };
+    let evicted = |_: &Node, word: &ToNode| match word {
+        ToNode::Evicted { why, .. } => Some(*why),
+        _ => None,
+    };
+    let ((), why) = tokio::join!(judging, mute.until(evicted));
+    assert_eq!(why, Some(Why::Silent));
+    mute.answers(true);
+    mute.reincarnate();
+    assert_ne!(mute.id(), before);
+    mute.join(&address).await;
+    witness.until_copy(|node| node.members.len() == 2).await;
+    assert!(!witness.members.contains_key(&before));
+    server.close().await;
+}

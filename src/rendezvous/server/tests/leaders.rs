@@ -91,7 +91,7 @@ async fn a_cluster_that_was_down_comes_back_with_all_it_knew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_hear_of_a_new_leader_by_the_loss_of_the_old_one_or_its_word() {
+async fn a_leader_without_a_majority_falls_silent_says_so_and_changes_nothing() {
     let mut cluster = Cluster::of(3).await;
     let mut node = Node::start().await;
     let leader = cluster.leader().await;

@@ -85,6 +85,15 @@ impl Node {
         self.answers.store(whether, Ordering::Relaxed);
     }
 
+    /// Comes again as another member, of which nothing is known.
+    pub(in super::super) fn reincarnate(&mut self) {
+        self.messenger.reincarnate().unwrap();
+        self.member = self.messenger.member();
+        (self.known, self.contact) = (Known::default(), None);
+        self.members.clear();
+        self.routes.clear();
+    }
+
     pub(in super::super) async fn go_to(&mut self, address: &str) {
         self.contact = Some(timeout(LONG, self.messenger.contact(address)).await.unwrap().unwrap());
     }
@@ -216,7 +225,9 @@ impl Node {
             if routes.anew {
                 of.clear();
             }
-            routes.remove.iter().for_each(|route| drop(of.remove(route)));
+            for route in &routes.remove {
+                of.remove(route);
+            }
             of.extend(routes.add);
         }
     }

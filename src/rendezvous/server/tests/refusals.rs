@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::node::Node;
+use super::node::{Node, route};
 use super::{LONG, alone, short, timeouts};
-use crate::rendezvous::server::{Server, ServerBuilder, ServerError};
-use crate::rendezvous::words::{Refusal, ToNode};
+use crate::rendezvous::raft::Disk;
+use crate::rendezvous::server::{Server, ServerBuilder, ServerError, ServerStanding};
+use crate::rendezvous::words::{Refusal, ToNode, ToServer};
 use crate::{ContactError, Messenger};
 
 fn builder() -> ServerBuilder {
@@ -15,7 +16,7 @@ fn builder() -> ServerBuilder {
 }
 
 async fn refused(builder: ServerBuilder) -> ServerError {
-    builder.start().await.err().expect("refused")
+    builder.start().await.map(drop).expect_err("refused")
 }
 
 #[tokio::test]
@@ -105,4 +106,98 @@ async fn a_server_that_lost_its_disk_lets_nobody_in_before_an_operator_says_so()
     assert_eq!(node.member.joined, joined, "it kept its place");
     assert!(node.view().generation > view.generation);
     fresh.close().await;
+}
+
+/// A disk in memory that is full from some moment on.
+#[derive(Debug)]
+struct Filling {
+    memory: redb::backends::InMemoryBackend,
+    full: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Filling {
+    fn check(&self) -> std::io::Result<()> {
+        let full = self.full.load(std::sync::atomic::Ordering::Relaxed);
+        if full { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl redb::StorageBackend for Filling {
+    fn len(&self) -> std::io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.set_len(len)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.write(offset, data)
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_the_server_which_says_what_to_do_and_acknowledges_nothing_more() {
+    let full = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let disk = Filling { memory: redb::backends::InMemoryBackend::new(), full: full.clone() };
+    let server = builder().on_disk(Disk::of_backend(disk)).start().await.unwrap();
+    timeout(LONG, server.leads()).await.unwrap();
+    let mut node = Node::start().await;
+    node.join(&server.address().to_string()).await;
+    full.store(true, std::sync::atomic::Ordering::Relaxed);
+    node.say(&ToServer::Routes { from: 0, to: 1, add: vec![route("node.takes")], remove: vec![] });
+    let mut standing = server.standing();
+    let stopped = standing.wait_for(|now| matches!(now, ServerStanding::Stopped { .. }));
+    let text = timeout(LONG, stopped).await.unwrap().unwrap().to_string();
+    assert!(text.contains("full") && text.contains("make room"), "{text}");
+    node.hello();
+    let sent_on = |_: &Node, word: &ToNode| match word {
+        ToNode::NotLeader { leader, .. } => Some(leader.clone()),
+        ToNode::Registered { .. } => panic!("nothing was registered"),
+        _ => None,
+    };
+    assert_eq!(node.until(sent_on).await, None);
+    server.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_data_directory_is_refused_and_the_text_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = builder().data(directory.path()).start().await.unwrap();
+    timeout(LONG, server.leads()).await.unwrap();
+    let mut node = Node::start().await;
+    node.join(&server.address().to_string()).await;
+    server.close().await;
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.iter_mut().skip(64).step_by(7).for_each(|byte| *byte ^= 0x5a);
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let why = timeout(LONG, async {
+        loop {
+            let why = refused(builder().data(directory.path())).await;
+            if !why.to_string().contains("in use") {
+                break why;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let why = why.await.unwrap();
+    let text = why.to_string();
+    assert!(
+        matches!(why, ServerError::Data(_)) && text.contains("damaged") && text.contains("move it away"),
+        "{text}"
+    );
 }

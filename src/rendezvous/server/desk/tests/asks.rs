@@ -52,11 +52,11 @@ fn who_asks_too_much_is_handed_it_back_and_nobody_else_is() {
         }
         assert!(taken < 1_000, "it is bounded");
     };
-    assert_eq!(back, acquire(taken, "a"));
+    assert_eq!(*back, acquire(taken, "a"));
     assert!(hall.handed(2, acquire(1, "b")).is_ok());
     hall.decides = true;
     hall.pump();
-    assert!(hall.handed(1, back).is_ok());
+    assert!(hall.handed(1, *back).is_ok());
     let told = hall.heard_by(1).into_iter().filter_map(|word| match word {
         ToNode::Lease { number, .. } => Some(*number),
         _ => None,

@@ -219,7 +219,7 @@ impl Hall {
         self.handed(n, word).expect("room");
     }
 
-    pub(super) fn handed(&mut self, n: u64, word: ToServer) -> Result<(), ToServer> {
+    pub(super) fn handed(&mut self, n: u64, word: ToServer) -> Result<(), Box<ToServer>> {
         self.renew();
         let done = self.desk.handle_message(self.now, &self.state, id(n), word);
         self.pump();

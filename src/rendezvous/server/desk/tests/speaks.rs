@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::hall::{Hall, PING, SETTLE, founded, id, member, routes};
 use crate::rendezvous::server::desk::Order;
 use crate::rendezvous::state::{Op, encode};
-use crate::rendezvous::words::{Health, ToNode};
+use crate::rendezvous::words::{Health, Pong, ToNode};
 
 #[test]
 fn outside_its_lease_nothing_is_said_or_proposed_but_that_one_asks_later() {
@@ -65,6 +65,20 @@ fn a_new_leader_judges_nobody_before_they_could_find_it_and_answer() {
     assert!((1..=4).all(|n| hall.desk.health_of(id(n)) != Health::Silent));
     hall.advance(PING * 60);
     assert!(hall.state.members().len() < 4, "but not for ever");
+}
+
+#[test]
+fn a_pong_of_another_term_is_nobodys_sign_of_life() {
+    let mut hall = Hall::with([1, 2]);
+    hall.alive.remove(&id(1));
+    for _ in 0..4 {
+        hall.advance(PING);
+        let stale = Pong { term: super::hall::TERM - 1, number: 1 };
+        hall.desk.handle_pong(hall.now, id(1), stale);
+    }
+    hall.pump();
+    assert_eq!(hall.desk.health_of(id(1)), Health::Suspected);
+    assert_eq!(hall.desk.health_of(id(2)), Health::Healthy);
 }
 
 #[test]
