@@ -1,12 +1,16 @@
-//! Three nodes; a price goes to every actor that wants it, once each: `cargo run --example broadcast`.
+//! Three nodes; a price goes to every actor that wants it, once each: `cargo run --example broadcast`, with `-- --rendezvous LIST` over
+//! rendezvous servers instead of by the nodes' addresses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use karere::router::{Host, Node};
-use karere::{Kind, Member, Message, Messenger, View, ViewId};
+use karere::router::Host;
+use karere::{Kind, Message, Messenger};
 use serde::{Deserialize, Serialize};
+
+#[path = "shared/network.rs"]
+mod network;
 
 #[derive(Serialize, Deserialize)]
 struct PriceChanged {
@@ -19,19 +23,16 @@ impl Message for PriceChanged {
 const PRICES: u64 = 100;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut messengers = Vec::new();
     for _ in 0..3 {
         messengers.push(Messenger::builder().bind("127.0.0.1:0").start().await?);
     }
-    // A membership system would do this: who is in the view is a node of the network.
-    let id = ViewId { generation: 1, number: 1 };
-    let members = messengers.iter().map(|messenger| Member { joined: Some(id), ..messenger.member() });
-    let view = View::new(id, members);
+    let addresses = messengers.iter().filter_map(Messenger::local_address);
+    let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
     let mut nodes = Vec::new();
     for messenger in &messengers {
-        nodes.push(Node::builder().start(messenger)?);
-        let _change = messenger.install_view(view.clone())?;
+        nodes.push(network::node(messenger, addresses.clone()).await?);
     }
 
     // One actor on the first node, two on the second, one on the third.

@@ -8,15 +8,20 @@
 //!
 //! What was certainly not handled by the killed node goes on at the other. Of what may have been handled there, the caller is
 //! told that the node departed, and asks again: an order has a number, so the application knows what it has seen.
+//!
+//! With `--rendezvous LIST` the nodes find each other by rendezvous servers, else by the list of their addresses.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use karere::router::{FlowError, Node, StaticList};
+use karere::router::FlowError;
 use karere::{Kind, Message, Messenger, Timeouts};
 use serde::{Deserialize, Serialize};
+
+#[path = "shared/network.rs"]
+mod network;
 
 macro_rules! messages {
     ($($name:ident = $kind:literal),* $(,)?) => { $(
@@ -56,8 +61,7 @@ async fn serve(number: u32) -> Result<(), Failure> {
     println!("{}", messenger.local_address().ok_or("not bound")?);
     let mut others = String::new();
     std::io::stdin().read_line(&mut others)?;
-    let list = StaticList::new(others.split_whitespace());
-    let node = Node::builder().without_views().source(list).start(&messenger)?;
+    let node = network::node(&messenger, others.split_whitespace()).await?;
     let host = node.host().concurrency(16);
     let host = if number == 1 {
         host.on(|PlaceOrder { order }, _| async move { Ok(ReserveStock { order }) })
@@ -81,7 +85,11 @@ struct Running {
 impl Running {
     fn start(number: u32) -> Result<Self, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(number.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(number.to_string())
+            .args(std::env::args().skip(1))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let mut address = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut address)?;
@@ -123,7 +131,7 @@ async fn run() -> Result<(), Failure> {
     for node in &mut nodes {
         writeln!(node.child.stdin.as_mut().ok_or("no input")?, "{}", all.join(" "))?;
     }
-    let node = Node::builder().without_views().source(StaticList::new(all)).start(&messenger)?;
+    let node = network::node(&messenger, all).await?;
     let begin = Instant::now();
     while node.external_routes().len() < 6 {
         if begin.elapsed() > Duration::from_secs(20) {
@@ -182,8 +190,8 @@ fn kind_of(error: &FlowError) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    match std::env::args().nth(1) {
-        Some(number) => serve(number.parse()?).await,
+    match std::env::args().nth(1).and_then(|number| number.parse().ok()) {
+        Some(number) => serve(number).await,
         None => run().await,
     }
 }

@@ -1,10 +1,14 @@
-//! Two nodes, two actors, and a message that goes to and fro until somebody has had enough: `cargo run --example ping_pong`.
+//! Two nodes, two actors, and a message that goes to and fro until somebody has had enough: `cargo run --example ping_pong`, with
+//! `-- --rendezvous LIST` over rendezvous servers instead of by the nodes' addresses.
 
 use std::time::{Duration, Instant};
 
-use karere::router::{Node, StaticList};
+use karere::router::Node;
 use karere::{Kind, Message, Messenger};
 use serde::{Deserialize, Serialize};
+
+#[path = "shared/network.rs"]
+mod network;
 
 #[derive(Serialize, Deserialize)]
 struct Ping(u32);
@@ -23,13 +27,16 @@ impl Message for Enough {
 }
 
 /// A node that knows another by its address.
-async fn node(messenger: &Messenger, other: &Messenger) -> Result<Node, Box<dyn std::error::Error>> {
+async fn node(
+    messenger: &Messenger,
+    other: &Messenger,
+) -> Result<Node, Box<dyn std::error::Error + Send + Sync>> {
     let address = other.local_address().ok_or("not bound")?.to_string();
-    Ok(Node::builder().without_views().source(StaticList::new([address])).start(messenger)?)
+    network::node(messenger, [address]).await
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (here, there) = (
         Messenger::builder().bind("127.0.0.1:0").start().await?,
         Messenger::builder().bind("127.0.0.1:0").start().await?,

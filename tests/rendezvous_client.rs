@@ -118,9 +118,9 @@ async fn three_nodes_join_by_one_address_and_their_routes_come_and_go_everywhere
     eventually(LONG, || routes(&nodes[2]) == 2).await;
     let asked = nodes[2].hub().request(Hello(7)).callback::<Answer>().deadline(secs(10)).await;
     assert_eq!(asked.unwrap(), Answer(7));
-    drop(host);
+    host.stop();
     eventually(LONG, || routes(&nodes[2]) == 1 && routes(&nodes[1]) == 0).await;
-    drop(second);
+    second.stop();
     eventually(LONG, || routes(&nodes[2]) == 0).await;
     // Whoever comes later gets them as well.
     let _again = serve(&nodes[0]);
@@ -278,6 +278,17 @@ async fn a_node_advertises_the_address_by_which_it_reaches_the_server_and_the_po
     let flags = within(LONG, flags).await.unwrap();
     let port = flags.messenger().local_address().unwrap().port();
     assert_eq!(flags.messenger().member().endpoints[0].to_string(), format!("node.example:{port}"));
+}
+
+#[tokio::test]
+async fn only_a_server_lets_in_who_does_not_know_the_network_s_name() {
+    let server = [alone().await];
+    let node = join(&server).await;
+    let stranger = Messenger::builder().any_network("development").start().await.unwrap();
+    assert!(stranger.contact_once(server[0].address().to_string()).await.is_ok());
+    let port = node.messenger().local_address().unwrap().port();
+    let refused = stranger.contact_once(format!("127.0.0.1:{port}")).await.unwrap_err().to_string();
+    assert!(refused.contains("`orders`") && refused.contains("only servers"), "{refused}");
 }
 
 #[tokio::test]

@@ -394,5 +394,23 @@ mod tests {
             let raw = Raw { advertise: vec![bad.to_owned()], ..Raw::default() };
             assert!(matches!(Settings::try_from(raw), Err(ConfigError::Unreachable { .. })), "{bad}");
         }
+        // Port 0 is the one that is bound, if one is.
+        let bound = |advertise: &str| {
+            let (bind, advertise) = (Some("0.0.0.0:0".to_owned()), vec![advertise.to_owned()]);
+            Settings::try_from(Raw { bind, advertise, ..Raw::default() })
+        };
+        assert_eq!(bound("10.0.0.1:0").unwrap().advertise[0].or_port(7).to_string(), "10.0.0.1:7");
+        assert!(matches!(bound("0.0.0.0:0"), Err(ConfigError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn who_leaves_the_network_open_only_dials() {
+        let open = |bind: Option<&str>| {
+            let bind = bind.map(str::to_owned);
+            Settings::try_from(Raw { bind, network_open: true, ..Raw::default() })
+                .map(|settings| settings.network_open)
+        };
+        assert!(open(None).unwrap());
+        assert!(open(Some(":0")).unwrap_err().to_string().starts_with("any_network:"));
     }
 }

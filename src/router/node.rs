@@ -127,6 +127,7 @@ pub(crate) struct Inner {
     timer: Arc<Timer>,
     /// Who is told of changes, if not the other routers.
     source: Option<Arc<dyn RouteSource>>,
+    announcing: Mutex<()>,
     dead: Option<DeadLetters>,
     closed: AtomicBool,
     pub(crate) gone: CancellationToken,
@@ -168,6 +169,7 @@ impl Inner {
             next_hub: AtomicU32::new(1),
             timer: Arc::default(),
             source,
+            announcing: Mutex::new(()),
             dead,
             gone: CancellationToken::new(),
             closed: AtomicBool::new(false),
@@ -229,18 +231,23 @@ impl Inner {
             Output::Resolve { token, answer } => drop(token.send(answer)),
             Output::Told { watch, told } => self.told(watch, told),
             Output::News { to } => self.carrier.tell(self, to),
-            Output::Announce { add, remove } => self.announce(add, &remove),
+            Output::Announce => self.announce(),
             Output::Dead { envelope, body, why } => self.bury(&envelope, &body, why),
             Output::Settle { node } => self.carrier.settle(self, node, true),
         }
     }
 
     /// This node's routes have changed.
-    fn announce(self: &Arc<Self>, add: Vec<RouteRecord>, remove: &[(KeyId, u32)]) {
-        if let Some(source) = &self.source {
-            let route = |(id, host): &(KeyId, u32)| Some(Route { key: self.name(*id)?, host: *host });
-            let added = add.into_iter().map(|RouteRecord { key, host }| Route { key, host }).collect();
-            source.announce(RouteChange { added, removed: remove.iter().filter_map(route).collect() });
+    fn announce(&self) {
+        // Held while it is told, so that it is told in the order in which it happened, whoever does.
+        let _one_at_a_time = self.announcing.lock();
+        let next = || self.core.lock().take_announcement();
+        while let Some((add, remove)) = next() {
+            if let Some(source) = &self.source {
+                let route = |RouteRecord { key, host }| Route { key, host };
+                let (add, remove) = (add.into_iter().map(route), remove.into_iter().map(route));
+                source.announce(RouteChange { added: add.collect(), removed: remove.collect() });
+            }
         }
     }
 

@@ -42,7 +42,7 @@ pub trait RouteSource: Send + Sync + 'static {
         true
     }
 
-    /// This node's own routes have changed. Must not wait.
+    /// This node's own routes have changed. In their order. Must not wait, nor do anything with the node.
     fn announce(&self, change: RouteChange) {
         drop(change);
     }

@@ -71,6 +71,25 @@ fn a_mismatch_is_refused_with_both_names_or_ranges() {
 }
 
 #[test]
+fn only_who_is_asked_by_strangers_lets_in_one_that_does_not_know_the_network() {
+    let (server, asker) = two();
+    let asker = Introduction { network: String::new(), network_open: true, ..asker };
+    let hello = meant_for(&server, &asker);
+    assert_eq!(hello.network, None, "it leaves the name open");
+    assert_eq!(server.judge(&hello), Ok(()));
+    let node = Introduction { strangers: false, ..server.clone() };
+    let refusal = node.judge(&hello).unwrap_err();
+    assert_eq!((refusal.code, refusal.network.as_deref()), (Code::NetworkMismatch, Some("pairs")));
+    assert!(refusal.text.contains("only servers"), "{}", refusal.text);
+    // The environment is never open.
+    let refusal = server.judge(&Hello { environment: "prod".into(), ..hello }).unwrap_err();
+    assert_eq!(refusal.code, Code::EnvironmentMismatch);
+    // Who knows it is let in by both, as before.
+    let knows = Introduction { network: "pairs".into(), network_open: false, ..asker };
+    assert_eq!(node.judge(&meant_for(&node, &knows)), Ok(()));
+}
+
+#[test]
 fn a_mismatch_is_told_and_dialled_ever_more_slowly() {
     let mut solo = Solo::contact();
     for code in [Code::VersionMismatch, Code::EnvironmentMismatch, Code::NetworkMismatch] {

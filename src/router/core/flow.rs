@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::envelope::{
-    ActorRef, Control, Correlation, Distribution, Envelope, Failure, FlowHead, ReplyHead, RouteRecord,
-    TraceContext,
+    ActorRef, Control, Correlation, Distribution, Envelope, Failure, FlowHead, ReplyHead, TraceContext,
 };
 use super::super::key::KeyId;
 use super::table::Preference;
@@ -102,7 +101,7 @@ pub(crate) enum Output<B, T> {
     /// There is something that this node is to be told: [`super::Core::take_news`].
     News { to: MemberId },
     /// This node's routes have changed, and the routers do not tell each other.
-    Announce { add: Vec<RouteRecord>, remove: Vec<(KeyId, u32)> },
+    Announce,
     /// Could not be delivered.
     Dead { envelope: Envelope, body: B, why: Failure },
     /// What became of messages to this node is to be found out, and told by [`super::Core::handle_lost`].

@@ -32,10 +32,12 @@ impl<B: Body + Clone, T> Core<B, T> {
     }
 
     /// Others are to hear of it: from this router, or from whoever tells them instead.
-    pub(super) fn announce(&mut self, add: Vec<RouteRecord>, remove: Vec<(KeyId, u32)>) {
+    pub(super) fn announce(&mut self, add: Vec<RouteRecord>, remove: Vec<RouteRecord>) {
         if !self.config.exchange {
-            return self.outputs.push_back(Output::Announce { add, remove });
+            self.announcements.push_back((add, remove));
+            return self.outputs.push_back(Output::Announce);
         }
+        let remove: Vec<_> = remove.iter().map(|route| (route.key.id(), route.host)).collect();
         for to in self.nodes_up() {
             self.news(to, |news| {
                 news.add.retain(|route| !remove.contains(&(route.key.id(), route.host)));
@@ -45,10 +47,20 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
     }
 
+    /// What is to be announced next. In the order in which it happened, if one asks at a time.
+    pub(crate) fn take_announcement(&mut self) -> Option<(Vec<RouteRecord>, Vec<RouteRecord>)> {
+        self.announcements.pop_front()
+    }
+
     /// A host takes these no more; what waits for it goes elsewhere.
     pub(crate) fn remove_routes(&mut self, now: Instant, host: u32, ids: &[KeyId]) {
-        let shared = |id: &&KeyId| self.table.unregister(host, **id) == Some(Scope::Network);
-        let remove: Vec<_> = ids.iter().filter(shared).map(|id| (*id, host)).collect();
+        let shared = |id: &KeyId| {
+            // Its name goes with the last that has it.
+            let key = self.table.key(*id).cloned()?;
+            let scope = self.table.unregister(host, *id);
+            (scope == Some(Scope::Network)).then_some(RouteRecord { key, host })
+        };
+        let remove: Vec<_> = ids.iter().filter_map(shared).collect();
         if !remove.is_empty() {
             self.announce(Vec::new(), remove);
         }

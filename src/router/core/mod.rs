@@ -149,6 +149,8 @@ pub(crate) struct Core<B, T> {
     queued_bytes: usize,
     counts: RouterCounts,
     outputs: VecDeque<Output<B, T>>,
+    /// Changes of this node's routes that somebody else is to tell: new ones, and those that are no more.
+    announcements: VecDeque<(Vec<RouteRecord>, Vec<RouteRecord>)>,
 }
 
 impl<B: Body + Clone, T> Core<B, T> {
@@ -178,6 +180,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             queued_bytes: 0,
             counts: RouterCounts::default(),
             outputs: VecDeque::new(),
+            announcements: VecDeque::new(),
         }
     }
 

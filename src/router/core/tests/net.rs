@@ -148,7 +148,7 @@ impl Net {
                         self.ways.entry((member(at), to)).or_default().push_back(Packet::Control(news));
                     }
                 }
-                Output::Announce { .. } => panic!("routers tell each other"),
+                Output::Announce => panic!("routers tell each other"),
                 Output::Resolve { token, answer } => {
                     let before = self.side(at).answers.insert(token, answer);
                     assert!(before.is_none(), "promise {token} ended twice");
