@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::LOOK;
 use super::error::AdminError;
@@ -123,7 +123,7 @@ pub(super) async fn leader(
     ask: &Ask,
     patience: Duration,
 ) -> Result<(), AdminError> {
-    let end = Instant::now() + patience;
+    let end = messenger.now() + patience;
     let mut round = servers.iter().cycle();
     let mut hint: Option<String> = None;
     // What came of each server at last; those that were hinted at are among them.
@@ -134,7 +134,7 @@ pub(super) async fn leader(
         Some((_, last)) => *last = why,
         None => tried.push((address, why)),
     };
-    while Instant::now() < end {
+    while messenger.now() < end {
         let hinted = hint.is_some();
         let Some(address) = hint.take().or_else(|| round.next().cloned()) else { break };
         let met = match Met::at(messenger, &address).await {
@@ -146,7 +146,7 @@ pub(super) async fn leader(
                 continue;
             }
         };
-        let left = end.saturating_duration_since(Instant::now());
+        let left = end.saturating_duration_since(messenger.now());
         match met.ask(messenger, ask, left.max(LOOK)).await {
             Ok(Told::Done) => return Ok(()),
             Ok(Told::NotLeader { leader }) => {
