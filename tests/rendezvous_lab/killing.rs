@@ -45,11 +45,8 @@ pub(crate) fn leader_killed(form: Form) -> Tried<Figures> {
         leaders.add(next - moment);
         for who in &five {
             let acked = |line: &Value| line["refused"].is_null();
-            // One that was begun when there was no leader any more.
-            let first = all.nodes[*who].wait("a registration", |node| {
-                let lines = node.all("churned", moment);
-                lines.into_iter().find(|line| line["from_ms"].as_f64() > Some(moment) && acked(line))
-            });
+            let first = all.nodes[*who]
+                .wait("a registration", |node| node.all("churned", next).into_iter().find(acked));
             registrations.add(at(&first) - moment);
         }
         all.servers.start_one(leader);

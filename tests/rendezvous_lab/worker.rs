@@ -194,7 +194,12 @@ impl Worker {
             other => other.to_string(),
         };
         if name != self.standing {
-            say("standing", json!({"standing": name, "id": self.messenger.id().to_string()}));
+            let silent_ms = match &standing {
+                Standing::Frozen { since } => Some(since.elapsed().as_secs_f64() * 1e3),
+                _ => None,
+            };
+            let id = self.messenger.id().to_string();
+            say("standing", json!({"standing": name, "id": id, "silent_ms": silent_ms}));
             self.standing = name;
         }
         if let Some(view) = self.messenger.view()

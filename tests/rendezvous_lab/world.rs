@@ -24,7 +24,6 @@ ping = \"250ms\"
 eviction = \"2s\"
 probe = \"500ms\"
 settle = \"500ms\"
-gather = \"1s\"
 [timeouts]
 ping = \"500ms\"
 liveness = \"1500ms\"
