@@ -123,6 +123,16 @@ impl Builder {
         self
     }
 
+    /// Whether it could start, but for what only the system can say: nothing is bound.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        guard(&self.raw)?;
+        Settings::try_from(self.raw.clone()).map(drop)
+    }
+
     /// Binds and starts. Returns when connections are accepted. All tasks run in the runtime this is called in.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Rendezvous: the one address a network needs (after kino). One ordered log decides who is in, what they handle and which view is
 //! valid; the messengers of the network are driven by it; the network lives on without it.
 
+mod admin;
 mod client;
 #[cfg(feature = "rendezvous")]
 mod judge;
@@ -11,12 +12,13 @@ mod server;
 mod state;
 mod words;
 
+pub use admin::{Admin, AdminError, Members, Routing, ServerSeen, Servers};
 pub use client::{
     JoinBuilder, JoinError, Joined, Lease, LeaseError, NotRegistered, OnFrozen, PORT, Rendezvous,
     RendezvousBuilder, ServerList, SetupError, Standing,
 };
 #[cfg(feature = "rendezvous")]
-pub use server::{Server, ServerBuilder, ServerError, ServerStanding, ServerTimes, TimesError};
+pub use server::{OnlyServer, Server, ServerBuilder, ServerError, ServerStanding, ServerTimes, TimesError};
 pub use state::{Token, Why};
 pub use words::Health;
 

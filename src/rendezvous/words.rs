@@ -116,8 +116,8 @@ pub(crate) enum ToNode {
     Registered { term: u64, changes: u64, refused: Option<Refused> },
     /// The health of these members has changed; all others are as they were. With `all`: all others are healthy.
     Health { term: u64, all: bool, changed: Vec<(MemberId, Health)> },
-    /// Does this member answer you? Answered by [`ToServer::Probed`].
-    Probe { term: u64, member: MemberId },
+    /// Does this member answer you within this time? Answered by [`ToServer::Probed`].
+    Probe { term: u64, member: MemberId, within: Duration },
     /// What became of [`ToServer::Lease`] with this number.
     Lease { term: u64, number: u64, refused: Option<Refused> },
     /// You are a member no more: come again as another one, if you live.

@@ -83,6 +83,12 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()))
     }
 
+    /// What `ip` knows it by.
+    #[allow(dead_code, reason = "one of the labs uses it")]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What makes a command run inside.
     pub(crate) fn enter(&self) -> Command {
         let mut command = Command::new("ip");

@@ -1,5 +1,8 @@
 //! Processes for tests: started, watched, and always ended. Every wait has a deadline and fails with what was said.
 
+#[allow(dead_code, reason = "each test binary uses its own part")]
+pub(crate) mod network;
+
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -245,4 +248,18 @@ pub(crate) fn bytes(len: usize, seed: u64) -> Vec<u8> {
     }
     out.truncate(len);
     out
+}
+
+/// Waits until there is something, and says what was waited for if there never is.
+#[allow(dead_code, reason = "each test binary uses its own part")]
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(it) = found() {
+            return it;
+        }
+        assert!(Instant::now() < end, "waited for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }

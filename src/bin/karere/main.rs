@@ -1,24 +1,31 @@
-//! The command line of karere: `listen`, `send`, `certs`, `demo`.
+//! The command line of karere: pipes, a rendezvous, nodes, and what shows them.
 //!
 //! Exit codes: 0 only for success; 1 an error; 2 wrong usage; 3 the receiver was replaced or lost in mid-stream.
 
 mod certs;
+mod config;
 mod converse;
 mod demo;
 mod intake;
+mod join;
 mod listen;
+mod look;
 mod node;
 mod output;
 mod pipe;
 mod progress;
 mod proxy;
 mod receive;
+mod rendezvous;
 mod send;
+mod settings;
 mod signals;
 #[cfg(feature = "testing")]
 mod sim;
 mod sink;
 mod source;
+mod table;
+mod told;
 
 use std::process::ExitCode;
 
@@ -44,6 +51,18 @@ enum Command {
     Listen(listen::Options),
     /// Send a file, or standard input; ends well only when the receiver has it all, with the same SHA-256.
     Send(send::Options),
+    /// A server of the one address that a network needs; also more servers, fewer, snapshots, recovery.
+    Rendezvous(Box<rendezvous::Options>),
+    /// A node that joins a network, tells what happens there, and stays.
+    Node(join::Options),
+    /// Who is in the network.
+    Members(look::Options),
+    /// Which view of the network is valid.
+    View(look::Options),
+    /// Who handles what in the network.
+    Routes(look::Options),
+    /// Looks at a file of settings, or writes one to begin with.
+    Config(config::Options),
     /// An authority and certificates for development, for --tls-ca, --tls-cert and --tls-key.
     Certs(certs::Options),
     /// The whole thing, breaking and mending, in one terminal.
@@ -95,6 +114,12 @@ fn run(command: Command) -> Result<(), Failure> {
         match command {
             Command::Listen(options) => listen::run(options).await,
             Command::Send(options) => send::run(options).await,
+            Command::Rendezvous(options) => rendezvous::run(*options).await,
+            Command::Node(options) => join::run(options).await,
+            Command::Members(options) => look::members(options).await,
+            Command::View(options) => look::view(options).await,
+            Command::Routes(options) => look::routes(options).await,
+            Command::Config(options) => config::run(&options),
             Command::Certs(options) => certs::run(&options),
             Command::Demo(options) => demo::run(options).await,
             Command::Proxy(options) => proxy::run(options).await,

@@ -12,7 +12,7 @@ use karere::{
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use crate::output::Failure;
+use crate::output::{CODE_USAGE, Failure};
 
 /// The most data of a byte stream in one message (`poll_write` of [`ByteStream`]).
 const MESSAGE_BYTES_MAX: u64 = 32 * 1024;
@@ -24,23 +24,23 @@ const GIVE_UP_MIN: Duration = Duration::from_secs(5);
 /// Both ends must agree on these.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Network {
-    /// The environment: production, test, ...
-    #[arg(long, default_value = "development")]
-    pub(crate) environment: String,
-    /// The network within the environment.
-    #[arg(long, default_value = "default")]
-    pub(crate) network: String,
+    /// The environment: production, test, ... By default `development`.
+    #[arg(long, env = "KARERE_ENVIRONMENT")]
+    pub(crate) environment: Option<String>,
+    /// The network within the environment. By default `default`; nodes and tools take that of the rendezvous servers.
+    #[arg(long, env = "KARERE_NETWORK")]
+    pub(crate) network: Option<String>,
     /// The authorities that are trusted (PEM). With it every connection is mutual TLS 1.3; without it, plain.
-    #[arg(long, value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
+    #[arg(long, value_name = "FILE", env = "KARERE_TLS_CA")]
     pub(crate) tls_ca: Option<PathBuf>,
     /// The own certificate, and what leads to an authority behind it (PEM).
-    #[arg(long, value_name = "FILE", requires = "tls_ca")]
+    #[arg(long, value_name = "FILE", env = "KARERE_TLS_CERT")]
     pub(crate) tls_cert: Option<PathBuf>,
     /// The key of the own certificate (PEM).
-    #[arg(long, value_name = "FILE", requires = "tls_ca")]
+    #[arg(long, value_name = "FILE", env = "KARERE_TLS_KEY")]
     pub(crate) tls_key: Option<PathBuf>,
     /// The name of this member. With certificates: one that its own is for, by itself the first.
-    #[arg(long)]
+    #[arg(long, env = "KARERE_NAME")]
     pub(crate) name: Option<String>,
 }
 
@@ -48,14 +48,25 @@ impl Network {
     /// # Errors
     /// If the certificates cannot be used.
     fn builder(&self) -> Result<Builder, Failure> {
-        let mut builder = Messenger::builder().network(&self.environment, &self.network);
+        let or =
+            |said: &Option<String>, otherwise: &str| said.clone().unwrap_or_else(|| otherwise.to_owned());
+        let (environment, network) = (or(&self.environment, "development"), or(&self.network, "default"));
+        let mut builder = Messenger::builder().network(environment, network);
         let mut name = self.name.clone();
-        if let (Some(authorities), Some(chain), Some(key)) = (&self.tls_ca, &self.tls_cert, &self.tls_key) {
-            let tls = Tls::from_files(authorities, chain, key).map_err(|error| {
-                Failure::new(error.to_string()).tries("`karere certs --help`, for development")
-            })?;
-            name = name.or_else(|| tls.names().into_iter().next());
-            builder = builder.tls(tls);
+        match (&self.tls_ca, &self.tls_cert, &self.tls_key) {
+            (None, None, None) => {}
+            (Some(authorities), Some(chain), Some(key)) => {
+                let tls = Tls::from_files(authorities, chain, key).map_err(|error| {
+                    Failure::new(error.to_string()).tries("`karere certs --help`, for development")
+                })?;
+                name = name.or_else(|| tls.names().into_iter().next());
+                builder = builder.tls(tls);
+            }
+            // Never plain where somebody meant to be secret.
+            _ => {
+                let failure = Failure::new("--tls-ca, --tls-cert and --tls-key belong together");
+                return Err(failure.tries("all three, or none").code(CODE_USAGE));
+            }
         }
         Ok(builder.name(name.unwrap_or_default()))
     }
@@ -79,7 +90,7 @@ fn start_failure(bind: &str, error: &StartError) -> Failure {
     }
 }
 
-fn bind_failure(bind: &str, error: &str) -> Failure {
+pub(crate) fn bind_failure(bind: &str, error: &str) -> Failure {
     let what = if error.contains("bind") { error.to_owned() } else { format!("cannot bind {bind}: {error}") };
     let failure = Failure::new(what);
     let lower = error.to_lowercase();

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 /// The command failed.
 pub(crate) const CODE_ERROR: u8 = 1;
+/// The command was not used as it can be.
+pub(crate) const CODE_USAGE: u8 = 2;
 /// The receiver was replaced by another process, or the session with it was lost, in mid-stream.
 pub(crate) const CODE_LOST: u8 = 3;
 

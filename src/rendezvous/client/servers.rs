@@ -17,7 +17,7 @@ pub struct ServerList(Vec<String>);
 
 impl ServerList {
     /// What was written, checked: each address once, in the order given.
-    pub(super) fn parse(&self) -> Result<Vec<String>, SetupError> {
+    pub(in crate::rendezvous) fn parse(&self) -> Result<Vec<String>, SetupError> {
         let mut found: Vec<String> = Vec::new();
         let between = |c: char| c == ',' || c.is_whitespace();
         for text in self.0.iter().flat_map(|text| text.split(between)).filter(|text| !text.is_empty()) {

@@ -15,8 +15,6 @@ use crate::{Contact, ContactError, Disconnect, Events, MemberId, Messenger, Peer
 
 /// How long a word waits for room on its way to the server before another server is tried.
 const SAY: Duration = Duration::from_secs(3);
-/// How long a member has to answer that the leader wants probed.
-const PROBE: Duration = Duration::from_secs(1);
 /// How long this node's messenger has to leave when it stops because it is frozen.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -130,7 +128,7 @@ impl Shell {
                 None => {}
             },
             Output::Reincarnate => return self.reincarnate(),
-            Output::Probe(member) => self.probe(member),
+            Output::Probe { member, within } => self.probe(member, within),
             Output::Lease(ticket, news) => self.inner.tell_lease(ticket, news),
             Output::Standing(standing) => {
                 self.inner.publish();
@@ -215,10 +213,10 @@ impl Shell {
         true
     }
 
-    fn probe(&self, member: MemberId) {
+    fn probe(&self, member: MemberId, within: Duration) {
         let (messenger, inner) = (self.messenger.clone(), Arc::clone(&self.inner));
         self.messenger.spawn(async move {
-            let answered = messenger.probe(member, PROBE).await.has_answered(member);
+            let answered = messenger.probe(member, within).await.has_answered(member);
             inner.act(|core| core.handle_probed(member, answered));
         });
     }
@@ -226,6 +224,13 @@ impl Shell {
     /// What happened to a peer, as evidence for the leader.
     fn note(&self, event: &PeerEvent) {
         let peer = event.peer();
+        match event {
+            PeerEvent::Disconnected { reason: Disconnect::End | Disconnect::Reset, .. } => {
+                self.act(|core, now| core.handle_link(now, peer, false));
+            }
+            PeerEvent::Connected { .. } => self.act(|core, now| core.handle_link(now, peer, true)),
+            _ => {}
+        }
         let lost = match event {
             PeerEvent::SessionLost { .. } => {
                 return self.act(|core, now| core.handle_session_lost(now, peer));

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::house::House;
 use super::lease::Lease;
 use super::standing::Standing;
+use super::store::SnapshotFile;
 use super::types::{Command, ServerId, Types};
 
 /// The largest body of a datagram is a little less than 32 KiB (its own header is in it).
@@ -138,7 +139,7 @@ impl Log {
         }
     }
 
-    /// All that was decided so far, as [`SnapshotFile`](super::ship) has it; other servers and proposers do not notice.
+    /// All that was decided so far, as [`SnapshotFile`] has it; other servers and proposers do not notice.
     ///
     /// # Errors
     ///
@@ -164,7 +165,8 @@ impl Log {
         let taken = tokio::time::timeout(self.house.config.patience, taking).await;
         let taken = taken.map_err(|_| SnapshotError::Late)?.map_err(stopped)?;
         let snapshot = taken.ok_or(SnapshotError::Empty)?;
-        super::ship::to_file(&snapshot).ok_or(SnapshotError::Late)
+        let file = SnapshotFile::of(&self.house.store.identity(), snapshot);
+        file.encode().map(Bytes::from).map_err(|_| SnapshotError::Empty)
     }
 
     pub(super) fn stopped(&self) -> ProposeError {

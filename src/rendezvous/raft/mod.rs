@@ -42,8 +42,10 @@ pub(crate) use log::{COMMAND_BYTES_MAX, Log, ProposeError};
 pub(crate) use machine::{At, Machine};
 pub(crate) use open::OpenError;
 pub(crate) use standing::Standing;
-pub(crate) use store::{Disk, Names, Store, StoreError};
-pub(crate) use types::ServerId;
+pub(crate) use store::{
+    Alone, Disk, Identity, Names, SnapshotFile, Store, StoreError, recover, restore, survey,
+};
+pub(crate) use types::{Server as Place, ServerId};
 
 /// Servers of one cluster, learners counted: more than five only make a majority slower.
 const SERVERS_MAX: usize = 15;

@@ -124,16 +124,6 @@ async fn read<T: DeserializeOwned>(stream: &mut ByteStream, most: u32) -> Result
     postcard::from_bytes(&body).map_err(|_| ShipError::Nonsense)
 }
 
-/// A snapshot as bytes: what it is of, its length and checksum, itself.
-pub(super) fn to_file(snapshot: &Snapshot<Types>) -> Option<Bytes> {
-    let meta = postcard::to_stdvec(&snapshot.meta).ok()?;
-    let mut file = BytesMut::with_capacity(16 + meta.len() + snapshot.snapshot.len());
-    file.extend_from_slice(&u32::try_from(meta.len()).ok()?.to_le_bytes());
-    file.extend_from_slice(&meta);
-    file.extend_from_slice(&snapshot.snapshot);
-    Some(file.freeze())
-}
-
 // ---- in ----
 
 /// Takes byte streams as long as the log lives: none but its own come to this messenger.

@@ -12,7 +12,7 @@ use super::listen::listen;
 use super::machine::Applied;
 use super::office::Office;
 use super::run::run;
-use super::times::{ServerTimes, TimesError, messenger_defaults};
+use super::times::{ServerTimes, TimesError};
 #[cfg(feature = "tls")]
 use crate::Tls;
 use crate::rendezvous::raft::{Disk, Log, LogConfig, Names, OpenError, Store};
@@ -98,7 +98,7 @@ impl ServerBuilder {
             advertise: None,
             environment: ENVIRONMENT.to_owned(),
             network: NETWORK.to_owned(),
-            timeouts: messenger_defaults(),
+            timeouts: ServerTimes::messenger(),
             times: ServerTimes::default(),
             keep: Keep::Default,
             peers: Vec::new(),
@@ -155,6 +155,13 @@ impl ServerBuilder {
         self
     }
 
+    /// How its messenger is to be: name, labels, certificates, bounds. What it says of addresses, times, views and the network does not
+    /// count: see the other methods.
+    pub fn messenger(mut self, messenger: crate::Builder) -> Self {
+        self.messenger = messenger.views(Views::None);
+        self
+    }
+
     /// A name for people and certificates, up to 255 bytes.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.messenger = self.messenger.name(name);
@@ -180,6 +187,38 @@ impl ServerBuilder {
         self
     }
 
+    /// The directory that it will keep its log in; `None` if that is memory, or there is none to choose.
+    #[must_use]
+    pub fn directory(&self) -> Option<PathBuf> {
+        match &self.keep {
+            #[cfg(any(test, feature = "testing"))]
+            Keep::Disk(_) => None,
+            Keep::Memory => None,
+            Keep::Directory(path) => Some(path.clone()),
+            Keep::Default => {
+                default_directory(&self.environment, &self.network, |name| std::env::var_os(name))
+            }
+        }
+    }
+
+    /// Whether it could start, but for what only the system and the disk can say: nothing is bound or opened.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), ServerError> {
+        self.times.check(&self.timeouts)?;
+        self.endpoints()?;
+        self.configured().check().map_err(StartError::from)?;
+        let alone = self.peers.is_empty() && !self.join;
+        match self.any_host() {
+            Some(_any) if !alone && self.advertise.is_none() => {
+                Err(ServerError::NoAddress { bound: self.bind.clone() })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Opens the log and starts. Returns when nodes are listened to; whether there is a leader, [`Server::standing`] says. All tasks run
     /// in the runtime this is called in. Cancelled, nothing is left running.
     ///
@@ -199,16 +238,9 @@ impl ServerBuilder {
         F: Future<Output = Result<Messenger, StartError>>,
     {
         let desk = self.times.check(&self.timeouts)?;
-        let peers = self.peers.iter().map(|peer| Ok(peer.parse::<Endpoint>()?.to_string()));
-        let peers: Vec<String> = peers.collect::<Result<_, EndpointError>>()?;
+        let peers = self.endpoints()?;
         let disk = self.disk()?;
-        let messenger = self.messenger.clone().bind(&self.bind).timeouts(self.timeouts);
-        let messenger = messenger.network(&self.environment, &self.network);
-        let messenger = match &self.advertise {
-            Some(advertise) => messenger.advertise(advertise),
-            None => messenger,
-        };
-        let messenger = start(messenger).await?;
+        let messenger = start(self.configured()).await?;
         match self.open(&messenger, disk, desk, peers).await {
             Ok((office, address)) => Ok(Server::new(office, address)),
             Err(why) => {
@@ -220,6 +252,39 @@ impl ServerBuilder {
 }
 
 impl ServerBuilder {
+    /// The other servers, each as it is written everywhere.
+    fn endpoints(&self) -> Result<Vec<String>, EndpointError> {
+        self.peers.iter().map(|peer| Ok(peer.parse::<Endpoint>()?.to_string())).collect()
+    }
+
+    fn configured(&self) -> crate::Builder {
+        let messenger = self.messenger.clone().bind(&self.bind).timeouts(self.timeouts);
+        let messenger = messenger.network(&self.environment, &self.network);
+        match &self.advertise {
+            Some(advertise) => messenger.advertise(advertise),
+            None => messenger,
+        }
+    }
+
+    /// The port, if any address is bound.
+    pub(super) fn any_host(&self) -> Option<u16> {
+        let (host, ports) = self.bind.rsplit_once(':')?;
+        let any = host.is_empty() || ["0.0.0.0", "[::]"].contains(&host);
+        any.then(|| ports.split('-').next()?.parse().ok()).flatten()
+    }
+
+    pub(super) fn names(&self) -> Names {
+        Names { environment: self.environment.clone(), network: self.network.clone() }
+    }
+
+    pub(super) fn advertised(&self) -> Option<String> {
+        self.advertise.clone()
+    }
+
+    pub(super) fn bound(&self) -> &str {
+        &self.bind
+    }
+
     /// Keeps it there.
     #[cfg(any(test, feature = "testing"))]
     #[allow(dead_code, reason = "for the simulation")]
@@ -228,17 +293,17 @@ impl ServerBuilder {
         self
     }
 
-    fn disk(&mut self) -> Result<Disk, ServerError> {
-        match std::mem::take(&mut self.keep) {
+    /// A disk that was handed in is handed out once.
+    pub(super) fn disk(&mut self) -> Result<Disk, ServerError> {
+        match &self.keep {
             #[cfg(any(test, feature = "testing"))]
-            Keep::Disk(disk) => Ok(disk),
+            Keep::Disk(_) => match std::mem::take(&mut self.keep) {
+                Keep::Disk(disk) => Ok(disk),
+                Keep::Default | Keep::Directory(_) | Keep::Memory => Err(ServerError::NoDirectory),
+            },
             Keep::Memory => Ok(Disk::of_backend(redb::backends::InMemoryBackend::new())),
             Keep::Directory(path) => Ok(Disk::in_directory(path)),
-            Keep::Default => {
-                default_directory(&self.environment, &self.network, |name| std::env::var_os(name))
-                    .map(Disk::in_directory)
-                    .ok_or(ServerError::NoDirectory)
-            }
+            Keep::Default => self.directory().map(Disk::in_directory).ok_or(ServerError::NoDirectory),
         }
     }
 
@@ -251,7 +316,7 @@ impl ServerBuilder {
         peers: Vec<String>,
     ) -> Result<(Arc<Office>, Endpoint), ServerError> {
         let address = self.address(messenger, peers.is_empty() && !self.join)?;
-        let names = Names { environment: self.environment.clone(), network: self.network.clone() };
+        let names = self.names();
         // Both are drawn anew at each start, from what makes this run's id unique.
         let chance = messenger.id().to_bytes();
         let (fresh_id, seed) = (half(&chance, 0) ^ half(&chance, 8), half(&chance, 8));

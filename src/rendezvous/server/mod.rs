@@ -8,6 +8,7 @@ mod handle;
 mod listen;
 mod machine;
 mod office;
+mod offline;
 mod run;
 mod standing;
 #[cfg(test)]
@@ -17,5 +18,6 @@ mod tools;
 
 pub use builder::{ServerBuilder, ServerError};
 pub use handle::Server;
+pub use offline::OnlyServer;
 pub use standing::ServerStanding;
 pub use times::{ServerTimes, TimesError};

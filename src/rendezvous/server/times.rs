@@ -56,12 +56,14 @@ pub struct TimesError {
     pub why: String,
 }
 
-/// The messenger of a server notices a dead link sooner than others do: members are judged by it.
-pub(super) fn messenger_defaults() -> Timeouts {
-    Timeouts { ping: Duration::from_secs(1), liveness: Duration::from_secs(3), ..Timeouts::default() }
-}
-
 impl ServerTimes {
+    /// The times of a server's messenger, where nothing else is said: it notices a dead link sooner than others do, because members
+    /// are judged by it.
+    #[must_use]
+    pub fn messenger() -> Timeouts {
+        Timeouts { ping: Duration::from_secs(1), liveness: Duration::from_secs(3), ..Timeouts::default() }
+    }
+
     /// What the desk needs of them, once all of them hold together with those of the messenger.
     pub(super) fn check(&self, messenger: &Timeouts) -> Result<DeskConfig, TimesError> {
         let must =
@@ -126,14 +128,14 @@ mod tests {
     use super::*;
 
     fn refused(change: fn(&mut ServerTimes, &mut Timeouts)) -> String {
-        let (mut times, mut messenger) = (ServerTimes::default(), messenger_defaults());
+        let (mut times, mut messenger) = (ServerTimes::default(), ServerTimes::messenger());
         change(&mut times, &mut messenger);
         times.check(&messenger).unwrap_err().to_string()
     }
 
     #[test]
     fn the_defaults_hold_together() {
-        assert!(ServerTimes::default().check(&messenger_defaults()).is_ok());
+        assert!(ServerTimes::default().check(&ServerTimes::messenger()).is_ok());
     }
 
     #[test]
@@ -164,7 +166,7 @@ mod tests {
             gather: millis(100),
             ..ServerTimes::default()
         };
-        let messenger = Timeouts { ping: millis(100), liveness: millis(500), ..messenger_defaults() };
+        let messenger = Timeouts { ping: millis(100), liveness: millis(500), ..ServerTimes::messenger() };
         assert!(short.check(&messenger).is_ok(), "short times are possible where they hold together");
     }
 }

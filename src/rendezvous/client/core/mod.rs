@@ -55,6 +55,10 @@ const LATER_MAX: Duration = Duration::from_secs(5);
 const REFUSED_WAIT: Duration = Duration::from_millis(500);
 /// Probes that run at once.
 const PROBES_MAX: usize = 16;
+/// The longest of them, whatever a leader says.
+const PROBE_MAX: Duration = Duration::from_secs(10);
+/// A connection that broke is dialled again within less; a server that is not there then is left.
+const BROKEN: Duration = Duration::from_millis(150);
 
 /// Something to be done, in this order.
 #[derive(Debug)]
@@ -80,8 +84,11 @@ pub(crate) enum Output {
     },
     /// This process is to be another member; answered by [`Client::handle_reborn`].
     Reincarnate,
-    /// Does it answer? Answered by [`Client::handle_probed`].
-    Probe(MemberId),
+    /// Does it answer within this time? Answered by [`Client::handle_probed`].
+    Probe {
+        member: MemberId,
+        within: Duration,
+    },
     Lease(Ticket, LeaseNews),
     Standing(Standing),
     /// It is over: it was decided that this member has left, or (`stop`) it was frozen for too long.
@@ -141,6 +148,8 @@ pub(crate) struct Client {
     early: BTreeMap<MemberId, BTreeSet<Route>>,
     /// Of those that are not healthy.
     health: BTreeMap<MemberId, Health>,
+    /// The link with this server broke, and is to be back by then.
+    broken: Option<(MemberId, Instant)>,
     /// When the leader was heard last, whatever it said.
     word_at: Instant,
     /// When a leader was heard last that goes by the history of the installed view.
@@ -177,6 +186,7 @@ impl Client {
             told: None,
             early: BTreeMap::new(),
             health: BTreeMap::new(),
+            broken: None,
             word_at: now,
             heard: now,
             behind: None,
@@ -276,6 +286,19 @@ impl Client {
         if self.server() == Some(server) {
             self.hello_again(now, server);
         }
+    }
+
+    /// The link with this server has ended, not by silence, or is back.
+    pub(crate) fn handle_link(&mut self, now: Instant, server: MemberId, is_up: bool) {
+        if self.server() == Some(server) {
+            self.broken = (!is_up).then_some((server, now + BROKEN));
+        }
+    }
+
+    /// When a server whose link broke is left.
+    fn broken_at(&self) -> Option<Instant> {
+        let (server, at) = self.broken?;
+        (self.server() == Some(server)).then_some(at)
     }
 
     /// What is to be said to this server does not get on its way.
@@ -411,6 +434,10 @@ impl Client {
     // ---- time ----
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.broken_at().is_some_and(|at| at <= now) {
+            // A leader is looked for at once; one that breaks off before it has let anybody in, not.
+            if self.is_following() { self.pass(now) } else { self.fail(now, Duration::ZERO) }
+        }
         match self.phase {
             Phase::Waiting { until } if until <= now => {
                 self.attempts += 1;
@@ -469,7 +496,7 @@ impl Client {
         let frozen =
             Some(self.heard + self.config.frozen_after).filter(|at| self.told.is_some() && *at > now);
         let report = self.reports.poll_timeout(now).filter(|_| self.is_following());
-        [phase, frozen, self.stops_at(), report].into_iter().flatten().min()
+        [phase, self.broken_at(), frozen, self.stops_at(), report].into_iter().flatten().min()
     }
 
     // ---- what is to be done ----

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::copy::NotApplied;
-use super::{Client, LATER_MAX, Output, PROBES_MAX, Phase, REFUSED_WAIT};
+use super::{Client, LATER_MAX, Output, PROBE_MAX, PROBES_MAX, Phase, REFUSED_WAIT};
 use crate::rendezvous::state::{Change, ClusterId, ROUTES_MAX, Refused, RoutesChange};
 use crate::rendezvous::words::{Everything, Health, Ping, Pong, Refusal, ToNode, ToServer};
 use crate::router::{Route, RouteChange};
@@ -76,7 +76,7 @@ impl Client {
                 self.routes.handle_refused(changes, why)
             }
             ToNode::Health { all, changed, .. } => self.handle_health(all, changed),
-            ToNode::Probe { member, .. } => self.handle_probe(member),
+            ToNode::Probe { member, within, .. } => self.handle_probe(member, within),
             ToNode::Lease { number, refused, .. } => self.leases.handle_outcome(number, refused, &self.copy),
             _ => {}
         }
@@ -387,10 +387,10 @@ impl Client {
         }
     }
 
-    fn handle_probe(&mut self, member: MemberId) {
+    fn handle_probe(&mut self, member: MemberId, within: Duration) {
         if self.probes < PROBES_MAX && member != self.me.id && self.copy.members().contains_key(&member) {
             self.probes += 1;
-            self.outputs.push_back(Output::Probe(member));
+            self.outputs.push_back(Output::Probe { member, within: within.min(PROBE_MAX) });
         }
     }
 }

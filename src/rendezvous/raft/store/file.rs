@@ -79,7 +79,12 @@ impl SnapshotFile {
         Self::decode(&bytes).map_err(|what| StoreError::SnapshotFile { file: name(path), what })
     }
 
-    fn encode(&self) -> Result<Vec<u8>, String> {
+    /// As it stands in a file.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written down; nothing says that it ever happens.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, String> {
         let body = postcard::to_stdvec(self).map_err(|error| error.to_string())?;
         let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
         bytes.extend_from_slice(MAGIC);

@@ -49,12 +49,12 @@ impl Desk {
                     self.ping = true;
                     self.forget_versions();
                 }
-                judge::Action::Probe { probe, witness, suspect, .. } => {
+                judge::Action::Probe { probe, witness, suspect, within } => {
                     let free =
                         self.nodes.get(&witness).is_some_and(|node| node.feed.is_some() && node.has_room());
                     if free {
                         self.probes.insert((witness, suspect), probe);
-                        self.tell(witness, ToNode::Probe { term: self.reign(), member: suspect });
+                        self.tell(witness, ToNode::Probe { term: self.reign(), member: suspect, within });
                     }
                 }
                 judge::Action::Evict { member, since, why } => self.evict(member, since, &why),

@@ -31,7 +31,7 @@ pub(super) fn timeouts() -> Timeouts {
     Timeouts {
         ping: Duration::from_millis(300),
         liveness: Duration::from_secs(1),
-        ..super::times::messenger_defaults()
+        ..super::times::ServerTimes::messenger()
     }
 }
 

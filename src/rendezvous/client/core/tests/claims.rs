@@ -75,6 +75,26 @@ fn silence_of_the_leader_leads_to_the_next_server_and_pings_in_time_to_none() {
 }
 
 #[test]
+fn a_leader_whose_link_breaks_and_does_not_come_back_is_left_long_before_it_counts_as_silent() {
+    let mut world = joined(1);
+    let (asked, server) = (world.sought.len(), world.servers[0].id);
+    world.client.handle_link(world.now, server, false);
+    world.run(100 * MS);
+    world.client.handle_link(world.now, server, true);
+    world.run(SECOND);
+    assert_eq!(world.sought.len(), asked, "it came back");
+    world.client.handle_link(world.now, member(50).id, false);
+    world.run(SECOND);
+    assert_eq!(world.sought.len(), asked, "another member's link is nobody's leader");
+    world.client.handle_link(world.now, server, false);
+    world.stop(0);
+    world.elect(1);
+    world.run(SECOND);
+    assert!(world.sought.len() > asked && world.standing().is_joined(), "{:?}", world.sought);
+    world.check(&[]);
+}
+
+#[test]
 fn waits_grow_while_nobody_answers_and_never_end() {
     let mut world = World::new(3);
     (0..3).for_each(|at| world.stop(at));
@@ -395,7 +415,7 @@ fn a_probe_is_answered_and_only_of_other_members() {
     let at = world.at.unwrap();
     let (server, term, me) = (world.servers[at].id, world.term, world.me);
     for of in [member(50).id, member(99).id, me] {
-        world.client.handle_word(world.now, server, ToNode::Probe { term, member: of });
+        world.client.handle_word(world.now, server, ToNode::Probe { term, member: of, within: SECOND });
     }
     world.drain();
     assert_eq!(world.probes, [member(50).id]);

@@ -307,7 +307,7 @@ impl World {
                 }
                 self.client.handle_reborn(self.now, me);
             }
-            Output::Probe(of) => {
+            Output::Probe { member: of, .. } => {
                 self.probes.push(of);
                 self.client.handle_probed(of, true);
             }
