@@ -217,6 +217,7 @@ pub(crate) async fn follow_events(inner: Weak<Inner>, mut events: Events) {
     while let Some(event) = events.next().await {
         let Some(inner) = inner.upgrade() else { return };
         match event {
+            PeerEvent::Disconnected { peer, .. } => inner.carrier.unlinked(peer),
             PeerEvent::SessionLost { peer } => {
                 inner.carrier.settle(&inner, peer, false);
                 inner.act(|core, _| core.handle_session_lost(peer));

@@ -10,7 +10,7 @@ use super::{
     Answer, BUSY, Core, DONE_DELAY, DONE_MANY, Early, Flow, Held, News, Node, Output, Sent, Source, Told,
     Work,
 };
-use crate::{Lost, MemberId, ViewId};
+use crate::{Cause, Lost, MemberId, ViewId};
 
 /// Callers that are waited for, and answers for one of them.
 const HELD_CALLERS_MAX: usize = 1024;
@@ -139,6 +139,10 @@ impl<B: Body + Clone, T> Core<B, T> {
         self.give_lane_back(now, lane);
         let direct = matches!(flow.envelope.to, Distribution::Node(_) | Distribution::Actor(_));
         match lost {
+            // It waited for a link as long as it lived.
+            Lost::NotSent(Cause::Expired) if direct || flow.expires <= now => {
+                self.end(now, flow, Failure::Expired);
+            }
             Lost::NotSent(_) if !direct => self.again(now, flow, Some(lane.0)),
             Lost::Indeterminate(_) if flow.envelope.idempotent && !direct => {
                 self.again(now, Flow { doubt: Some(from), ..flow }, Some(lane.0));

@@ -17,7 +17,7 @@ mod tests;
 
 pub use flow::RouterCounts;
 pub(crate) use flow::{Answer, CoreConfig, Flow, Order, Output, Product, Told, Work};
-pub(crate) use table::Refused;
+pub(crate) use table::{Mark, Page, Refused};
 pub use table::{Preference, Scope};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

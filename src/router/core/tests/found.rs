@@ -194,3 +194,34 @@ fn an_answer_whose_caller_comes_too_late_keeps_no_place() {
     net.act(2, |core, now| core.handle_node_up(now, member(1)));
     assert_eq!(net.side(2).core.open(), (0, 0, 0));
 }
+
+#[test]
+fn what_expired_unsent_goes_to_another_provider_while_it_lives() {
+    let mut net = Net::of(3);
+    let ask = key("ask");
+    let hosts = [net.host(2, &[&ask]), net.host(3, &[&ask])];
+    net.submit(1, order(&ask, 1));
+    let (first, other) = if net.side(1).core.sent_to(member(2)).is_empty() { (3, 2) } else { (2, 3) };
+    let number = net.side(1).core.sent_to(member(first))[0];
+    net.ways.clear();
+    net.act(1, |core, now| core.handle_lost(now, member(first), number, Lost::NotSent(Cause::Expired)));
+    net.settle();
+    assert!(net.work(other, hosts[other as usize - 2]).is_some());
+}
+
+#[test]
+fn what_expired_unsent_with_its_time_or_its_only_place_is_told_as_late() {
+    for (to, after) in [(Distribution::Unicast, 11), (Distribution::Node(member(2)), 0)] {
+        let mut net = Net::of(3);
+        let ask = key("ask");
+        net.host(2, &[&ask]);
+        net.submit(1, Order { to, watch: Some(7), ..order(&ask, 1) });
+        let number = net.side(1).core.sent_to(member(2))[0];
+        net.ways.clear();
+        net.now += Duration::from_secs(after);
+        net.act(1, |core, now| core.handle_lost(now, member(2), number, Lost::NotSent(Cause::Expired)));
+        let told = &net.side(1).told;
+        assert_eq!(told.last(), Some(&(7, Told::Failed(Failure::Expired))), "{told:?}");
+        assert_eq!((net.side(1).core.under_way(), net.side(1).core.open()), (0, (0, 0, 0)));
+    }
+}
