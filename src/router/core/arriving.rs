@@ -18,6 +18,8 @@ const HELD_MAX: usize = 1024;
 /// Nodes that are not known and told of routes, and how often one of them may until it tells all anew.
 const EARLY_NODES_MAX: usize = 256;
 const EARLY_MAX: usize = 256;
+/// Nodes that were here and are not, and may come back.
+const GONE_MAX: usize = 1024;
 /// Members that this node was, and remembers.
 const WAS_MAX: usize = 64;
 
@@ -79,6 +81,12 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
     }
 
+    fn ask_all(&mut self, of: MemberId) {
+        if self.config.exchange {
+            self.control(of, Control::Discover(Vec::new()));
+        }
+    }
+
     /// What a node is to be told of this one's routes, by now.
     pub(crate) fn take_news(&mut self, to: MemberId) -> Option<Control> {
         let node = self.nodes.get_mut(&to).filter(|node| node.up && !node.news.is_empty())?;
@@ -98,6 +106,11 @@ impl<B: Body + Clone, T> Core<B, T> {
         let node = self.nodes.entry(id).or_insert_with(Node::new);
         node.up = true;
         self.news(id, |news| news.all = true);
+        if let Some(at) = self.gone.iter().position(|gone| *gone == id) {
+            // It may never have missed this node, and then tells what it told before only when it is asked.
+            self.gone.remove(at);
+            self.ask_all(id);
+        }
         self.take_early(now, id);
         self.release(now, id);
     }
@@ -119,7 +132,12 @@ impl<B: Body + Clone, T> Core<B, T> {
     pub(crate) fn handle_node_down(&mut self, now: Instant, id: MemberId) {
         self.table.forget(id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        node.up = false;
+        if std::mem::replace(&mut node.up, false) {
+            if self.gone.len() >= GONE_MAX {
+                self.gone.pop_front();
+            }
+            self.gone.push_back(id);
+        }
         node.news = News::default();
         node.done.clear();
         node.shared.clear();
@@ -294,6 +312,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             }
             Control::Returned { number, why } => self.handle_returned(now, from, number, why),
             Control::Routes { all, add, remove } => self.handle_routes(now, from, all, add, &remove),
+            Control::Discover(keys) if keys.is_empty() => self.news(from, |news| news.all = true),
             Control::Discover(keys) => {
                 let held = |record: &RouteRecord| keys.contains(&record.key.id());
                 let add: Vec<_> = self.table.announced().into_iter().filter(held).collect();

@@ -138,6 +138,8 @@ pub(crate) struct Core<B, T> {
     nodes: BTreeMap<MemberId, Node<B>>,
     /// The oldest first.
     early: VecDeque<(MemberId, Vec<Early>)>,
+    /// Nodes that were up and are not, the last ones.
+    gone: VecDeque<MemberId>,
     /// Nodes with something in `done`.
     owing: BTreeSet<MemberId>,
     done_at: Option<Instant>,
@@ -170,6 +172,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             next_number: 1,
             nodes: BTreeMap::new(),
             early: VecDeque::new(),
+            gone: VecDeque::new(),
             owing: BTreeSet::new(),
             done_at: None,
             retries: VecDeque::new(),

@@ -225,3 +225,16 @@ fn what_expired_unsent_with_its_time_or_its_only_place_is_told_as_late() {
         assert_eq!((net.side(1).core.under_way(), net.side(1).core.open()), (0, (0, 0, 0)));
     }
 }
+
+#[test]
+fn a_node_that_was_given_up_by_one_side_only_and_comes_back_is_known_with_all_its_routes() {
+    let mut net = Net::of(2);
+    let ask = key("ask");
+    let host = net.host(2, &[&ask]);
+    // Node 2 has not noticed anything.
+    net.act(1, |core, now| core.handle_node_down(now, member(2)));
+    assert!(!net.side(1).core.table().has(actor(2, host), ask.id()));
+    net.act(1, |core, now| core.handle_node_up(now, member(2)));
+    net.settle();
+    assert!(net.side(1).core.table().has(actor(2, host), ask.id()));
+}
