@@ -24,6 +24,8 @@ mod source;
 mod tables;
 mod timer;
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::core::door;
 pub use self::core::{Preference, RouterCounts, Scope};
 pub use builder::{DeadLetter, NodeBuilder};
 pub use envelope::{ActorRef, Correlation, TraceContext};

@@ -5,6 +5,8 @@
 
 mod arriving;
 mod discovery;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod door;
 mod ending;
 mod flow;
 mod hosting;
@@ -28,7 +30,9 @@ use lanes::{LaneId, Lanes};
 use promises::Promises;
 use table::Table;
 
-use super::envelope::{ActorRef, Body, Callback, Control, Correlation, Envelope, ReplyHead, RouteRecord};
+use super::envelope::{
+    ActorRef, Body, Callback, Control, Correlation, Distribution, Envelope, Failure, ReplyHead, RouteRecord,
+};
 use super::key::KeyId;
 use crate::{MemberId, ViewId};
 
@@ -194,10 +198,9 @@ impl<B: Body + Clone, T> Core<B, T> {
         let (flow, body) = self.begin(now, order, None);
         let correlation = flow.flow;
         let Begun { expires, watch, .. } = body;
-        self.place(
+        self.set_out(
             now,
             Flow { envelope: flow, body: body.body, expires, parent: None, watch, tries: 0, doubt: None },
-            None,
         );
         Ok(correlation)
     }
@@ -224,8 +227,18 @@ impl<B: Body + Clone, T> Core<B, T> {
         let callback = Callback { keys, member, joined, hub, promise };
         let (envelope, begun) = self.begin(now, order, Some(callback));
         let Begun { body, expires, watch } = begun;
-        self.place(now, Flow { envelope, body, expires, parent: None, watch, tries: 0, doubt: None }, None);
+        self.set_out(now, Flow { envelope, body, expires, parent: None, watch, tries: 0, doubt: None });
         Ok(promise)
+    }
+
+    /// The first message of a flow goes its way.
+    fn set_out(&mut self, now: Instant, flow: Flow<B>) {
+        // No host has the number 0: between nodes it means all of them.
+        if matches!(flow.envelope.to, Distribution::Actor(ActorRef { host: 0, .. })) {
+            let key = flow.envelope.key;
+            return self.end(now, flow, Failure::Unroutable(key));
+        }
+        self.place(now, flow, None);
     }
 
     fn begin(&mut self, now: Instant, order: Order<B>, callback: Option<Callback>) -> (Envelope, Begun<B>) {

@@ -238,3 +238,16 @@ fn a_node_that_was_given_up_by_one_side_only_and_comes_back_is_known_with_all_it
     net.settle();
     assert!(net.side(1).core.table().has(actor(2, host), ask.id()));
 }
+
+#[test]
+fn an_actor_with_the_number_that_no_host_has_is_nobody() {
+    let mut net = Net::of(2);
+    let ask = key("ask");
+    let hosts = [net.host(2, &[&ask]), net.host(2, &[&ask])];
+    let to = Distribution::Actor(actor(2, 0));
+    net.submit(1, Order { to, watch: Some(7), ..order(&ask, 1) });
+    net.settle();
+    let told = &net.side(1).told;
+    assert_eq!(told.last(), Some(&(7, Told::Failed(Failure::Unroutable(ask.id())))), "{told:?}");
+    assert!(hosts.iter().all(|host| net.work(2, *host).is_none()));
+}
