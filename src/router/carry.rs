@@ -93,8 +93,17 @@ impl Carrier {
 
     /// The link with a node is gone.
     pub(crate) fn unlinked(&self, node: MemberId) {
-        if let Some(way) = self.ways.read().get(&node) {
+        let way = self.ways.read().get(&node).cloned();
+        if let Some(way) = way {
             way.lock().linked = false;
+        }
+    }
+
+    /// Nothing more goes to a node, unless it comes again.
+    pub(crate) fn forget(&self, node: MemberId) {
+        let way = self.ways.read().get(&node).cloned();
+        if way.is_some_and(|way| !way.lock().pumping) {
+            self.ways.write().remove(&node);
         }
     }
 
@@ -186,7 +195,7 @@ impl Carrier {
     /// Receipts of what is done are not needed any more.
     pub(crate) fn prune(&self, inner: &Arc<Inner>, of: MemberId) {
         let first = inner.first_sent_to(of);
-        let way = self.way(of);
+        let Some(way) = self.ways.read().get(&of).cloned() else { return };
         let mut way = way.lock();
         match first {
             Some(first) => {
@@ -211,11 +220,16 @@ impl Carrier {
             )
         };
         numbers.retain(|number| receipts.contains_key(number) || !waiting(number));
-        let pumping = held.pumping;
         drop(held);
         if !departed {
             // What arrived by it, and is not said to be done: nobody knows whether that was said and lost with it.
             numbers.retain(|number| receipts.get(number).is_some_and(|receipt| receipt.now().is_some()));
+        }
+        if departed {
+            self.forget(node);
+        }
+        if numbers.is_empty() {
+            return;
         }
         let waits_until = tokio::time::Instant::from_std(self.messenger.now() + SETTLING);
         self.messenger.spawn(async move {
@@ -232,9 +246,6 @@ impl Carrier {
                 inner.act(|core, now| core.handle_lost(now, node, number, lost));
             }
         });
-        if departed && !pumping {
-            self.ways.write().remove(&node);
-        }
     }
 }
 
@@ -294,7 +305,9 @@ async fn pump(inner: Weak<Inner>, messenger: Messenger, to: MemberId, way: Arc<M
                 }
                 None => {
                     way.pumping = false;
-                    return;
+                    drop(way);
+                    let gone = inner.upgrade().filter(|inner| !inner.is_up(to));
+                    return gone.into_iter().for_each(|inner| inner.carrier.forget(to));
                 }
             }
         };

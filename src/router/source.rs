@@ -226,6 +226,8 @@ pub(crate) async fn follow_events(inner: Weak<Inner>, mut events: Events) {
             | PeerEvent::Replaced { old: peer, .. }
             | PeerEvent::Expelled { by: peer } => {
                 inner.act(|core, now| core.handle_node_down(now, peer));
+                // Also of one that was never known here, and was answered.
+                inner.carrier.forget(peer);
             }
             _ => {}
         }

@@ -15,7 +15,8 @@ use crate::{Cause, Lost, MemberId, ViewId};
 /// Callers that are waited for, and answers for one of them.
 const HELD_CALLERS_MAX: usize = 1024;
 const HELD_MAX: usize = 1024;
-/// Nodes that are not known and told of routes, and how often one of them may until it tells all anew.
+/// Nodes that are not known and told of routes, and how often one of them may until it tells all anew; of no more routes than a node
+/// may have.
 const EARLY_NODES_MAX: usize = 256;
 const EARLY_MAX: usize = 256;
 /// Nodes that were here and are not, and may come back.
@@ -132,20 +133,17 @@ impl<B: Body + Clone, T> Core<B, T> {
     pub(crate) fn handle_node_down(&mut self, now: Instant, id: MemberId) {
         self.table.forget(id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        if std::mem::replace(&mut node.up, false) {
-            if self.gone.len() >= GONE_MAX {
-                self.gone.pop_front();
-            }
-            self.gone.push_back(id);
-        }
+        let was_up = std::mem::replace(&mut node.up, false);
         node.news = News::default();
         node.done.clear();
         node.shared.clear();
         self.owing.remove(&id);
         if node.sent.is_empty() {
             self.nodes.remove(&id);
-        } else {
-            self.outputs.push_back(Output::Settle { node: id });
+        }
+        self.outputs.push_back(Output::Settle { node: id });
+        if was_up {
+            self.note_gone(id);
         }
         let waiting = self.lanes.close(|to| to.node == id);
         waiting.into_iter().for_each(|(flow, to)| self.again(now, flow, Some(to)));
@@ -386,9 +384,21 @@ impl<B: Body + Clone, T> Core<B, T> {
         if early.all {
             said.clear();
         }
-        if said.len() < EARLY_MAX {
-            said.push(early);
+        let routes = |early: &Early| early.add.len() + early.remove.len();
+        let room = self.config.routes_max.saturating_sub(said.iter().map(routes).sum());
+        if said.len() < EARLY_MAX && routes(&early) <= room {
+            return said.push(early);
         }
+        // What is left of it would be wrong: the node is asked for all once it is known.
+        self.early.remove(at);
+        self.note_gone(from);
+    }
+
+    fn note_gone(&mut self, id: MemberId) {
+        if self.gone.len() >= GONE_MAX {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(id);
     }
 
     /// A node is known now: what it said before.

@@ -251,3 +251,19 @@ fn an_actor_with_the_number_that_no_host_has_is_nobody() {
     assert_eq!(told.last(), Some(&(7, Told::Failed(Failure::Unroutable(ask.id())))), "{told:?}");
     assert!(hosts.iter().all(|host| net.work(2, *host).is_none()));
 }
+
+#[test]
+fn of_a_node_that_is_not_known_no_more_routes_are_kept_than_one_may_have() {
+    let mut net = Net::with(2, |config| config.routes_max = 3);
+    let name = |at: u8| key("many").in_partition(vec![at]);
+    let told = |add: std::ops::Range<u8>| add.map(|at| RouteRecord { key: name(at), host: 1 }).collect();
+    net.act(1, |core, now| core.handle_node_down(now, member(2)));
+    for _ in 0..2 {
+        net.act(1, |core, now| core.handle_routes(now, member(2), false, told(0..2), &[]));
+    }
+    assert!(net.side(1).core.early.is_empty(), "a part of them would be wrong");
+    let host = net.host(2, &[&key("ask")]);
+    net.act(1, |core, now| core.handle_node_up(now, member(2)));
+    net.settle();
+    assert!(net.side(1).core.table().has(actor(2, host), key("ask").id()), "it was asked for all of them");
+}
