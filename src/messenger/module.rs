@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Kind, Messenger};
-use crate::driver::{Driver, clock};
+use crate::driver::{Driver, PeerHandle, clock};
 use crate::member::{MemberId, View, ViewId};
 
 /// Runs tasks of a messenger, for those who must not keep it open: a library below that spawns tasks of its own, say.
@@ -61,6 +61,13 @@ impl Messenger {
     #[must_use]
     pub fn knows(&self, member: MemberId) -> bool {
         self.inner.shared.driver.knows(member)
+    }
+
+    /// Whether a link with a member is up at this moment: what is sent to it now does not wait for one.
+    #[must_use]
+    pub fn is_linked(&self, member: MemberId) -> bool {
+        let linked = |handle: &PeerHandle| handle.intake.lock().is_link_up();
+        self.inner.shared.driver.with_peer(member, linked).unwrap_or(false)
     }
 
     /// Waits until nothing more comes from the sessions with a member that are over, and all that was accepted in them,

@@ -118,6 +118,11 @@ pub(crate) struct Kinds {
 }
 
 impl Kinds {
+    /// Whether the network has no views.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.flow.is_open()
+    }
+
     const fn new(open: bool) -> Self {
         const fn kind(name: &'static str, open: bool) -> Kind {
             let kind = Kind::new(name, 1).of_protocol(PROTOCOL);

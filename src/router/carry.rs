@@ -1,8 +1,11 @@
 //! How what goes to other nodes gets into the messenger: at once, or, while a node's queue is full, one after the other.
+//!
+//! What goes to a node without a link has its time to live with the messenger as well: it waits there no longer than it lives, and
+//! takes no room after that. Where a link is up that would cost more than it is worth.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -26,14 +29,26 @@ pub(crate) struct Parcel {
 }
 
 enum What {
-    Flow(u64),
+    Flow { number: u64, left_ms: u32 },
     Reply { head: ReplyHead, body: Option<Content>, job: Option<u64> },
     Control,
 }
 
 impl Parcel {
     pub(crate) fn flow(kind: Kind, head: &FlowHead, body: &Bytes) -> Self {
-        Self { raw: Raw::new(kind, encode(head, body).unwrap_or_default()), what: What::Flow(head.number) }
+        let what = What::Flow { number: head.number, left_ms: head.left_ms };
+        Self { raw: Raw::new(kind, encode(head, body).unwrap_or_default()), what }
+    }
+
+    /// How long it is worth sending, from when it was made; a little longer than it lives, so that its end is not told before it.
+    fn life(&self) -> Option<Duration> {
+        let left_ms = match &self.what {
+            What::Flow { left_ms, .. } => *left_ms,
+            // A failure is worth knowing as long as somebody waits, and that is not known here.
+            What::Reply { head, .. } if head.outcome.is_ok() => head.left_ms,
+            What::Reply { .. } | What::Control => return None,
+        };
+        Some(Duration::from_millis(u64::from(left_ms) + 1))
     }
 
     pub(crate) fn reply(
@@ -55,8 +70,10 @@ impl Parcel {
 /// What is under way to one node.
 #[derive(Default)]
 struct Way {
+    /// A link was up, and is not known to be gone.
+    linked: bool,
     /// Waits for room in the messenger's queue; a task sees to it. Bounded by the windows of the lanes.
-    waiting: VecDeque<Parcel>,
+    waiting: VecDeque<(Option<Instant>, Parcel)>,
     pumping: bool,
     /// Of messages that the node has not said to be done.
     receipts: VecDeque<(u64, Receipt)>,
@@ -72,6 +89,22 @@ pub(crate) struct Carrier {
 impl Carrier {
     pub(crate) fn new(messenger: Messenger, inner: Weak<Inner>) -> Self {
         Self { messenger, inner, ways: RwLock::default() }
+    }
+
+    /// The link with a node is gone.
+    pub(crate) fn unlinked(&self, node: MemberId) {
+        let way = self.ways.read().get(&node).cloned();
+        if let Some(way) = way {
+            way.lock().linked = false;
+        }
+    }
+
+    /// Nothing more goes to a node, unless it comes again.
+    pub(crate) fn forget(&self, node: MemberId) {
+        let way = self.ways.read().get(&node).cloned();
+        if way.is_some_and(|way| !way.lock().pumping) {
+            self.ways.write().remove(&node);
+        }
     }
 
     fn way(&self, to: MemberId) -> Arc<Mutex<Way>> {
@@ -107,12 +140,17 @@ impl Carrier {
         parcel: Parcel,
     ) {
         if held.pumping {
-            held.waiting.push_back(parcel);
+            held.waiting.push_back((self.until(&parcel), parcel));
             return;
         }
+        let life = if self.is_linked(&mut held, to) { None } else { parcel.life() };
         let sender = self.messenger.class(Class::Normal);
+        let sender = life.map_or(sender.clone(), |life| sender.expires_in(life));
         let sent = match parcel.what {
-            What::Flow(number) => sender.send_with_receipt(&parcel.raw, to).map(|receipt| {
+            What::Flow { number, .. } => sender.send_with_receipt(&parcel.raw, to).map(|receipt| {
+                if life.is_some() {
+                    self.watch(to, number, receipt.clone());
+                }
                 held.receipts.push_back((number, receipt));
             }),
             What::Reply { .. } | What::Control => sender.send(&parcel.raw, [to]).and_then(|report| {
@@ -124,7 +162,7 @@ impl Carrier {
             }),
         };
         if matches!(sent, Err(SendError::Full(_))) {
-            held.waiting.push_back(parcel);
+            held.waiting.push_back((self.until(&parcel), parcel));
             held.pumping = true;
             drop(held);
             self.messenger.spawn(pump(self.inner.clone(), self.messenger.clone(), to, Arc::clone(way)));
@@ -134,10 +172,30 @@ impl Carrier {
         went(inner, to, parcel, sent);
     }
 
+    fn until(&self, parcel: &Parcel) -> Option<Instant> {
+        parcel.life().and_then(|life| self.messenger.now().checked_add(life))
+    }
+
+    fn is_linked(&self, way: &mut Way, to: MemberId) -> bool {
+        way.linked = way.linked || self.messenger.is_linked(to);
+        way.linked
+    }
+
+    /// Sees to a message with a time to live: if that is over before it is sent, the core is told.
+    fn watch(&self, to: MemberId, number: u64, receipt: Receipt) {
+        let inner = self.inner.clone();
+        self.messenger.spawn(async move {
+            let Err(lost @ Lost::NotSent(Cause::Expired)) = receipt.acked().await else { return };
+            let Some(inner) = inner.upgrade() else { return };
+            inner.act(|core, now| core.handle_lost(now, to, number, lost));
+            inner.carrier.prune(&inner, to);
+        });
+    }
+
     /// Receipts of what is done are not needed any more.
     pub(crate) fn prune(&self, inner: &Arc<Inner>, of: MemberId) {
         let first = inner.first_sent_to(of);
-        let way = self.way(of);
+        let Some(way) = self.ways.read().get(&of).cloned() else { return };
         let mut way = way.lock();
         match first {
             Some(first) => {
@@ -157,14 +215,21 @@ impl Carrier {
         let (weak, mut numbers) = (Arc::downgrade(inner), inner.sent_to(node));
         // Of what waits the pump tells.
         let waiting = |number: &u64| {
-            held.waiting.iter().any(|parcel| matches!(parcel.what, What::Flow(other) if other == *number))
+            held.waiting.iter().any(
+                |(_, parcel)| matches!(parcel.what, What::Flow { number: other, .. } if other == *number),
+            )
         };
         numbers.retain(|number| receipts.contains_key(number) || !waiting(number));
-        let pumping = held.pumping;
         drop(held);
         if !departed {
             // What arrived by it, and is not said to be done: nobody knows whether that was said and lost with it.
             numbers.retain(|number| receipts.get(number).is_some_and(|receipt| receipt.now().is_some()));
+        }
+        if departed {
+            self.forget(node);
+        }
+        if numbers.is_empty() {
+            return;
         }
         let waits_until = tokio::time::Instant::from_std(self.messenger.now() + SETTLING);
         self.messenger.spawn(async move {
@@ -181,19 +246,16 @@ impl Carrier {
                 inner.act(|core, now| core.handle_lost(now, node, number, lost));
             }
         });
-        if departed && !pumping {
-            self.ways.write().remove(&node);
-        }
     }
 }
 
 /// What is done once it is with the messenger, or cannot be.
 fn went(inner: &Arc<Inner>, to: MemberId, parcel: Parcel, sent: Result<(), SendError>) {
     match (parcel.what, sent) {
-        (What::Flow(_) | What::Control, Ok(())) => {}
+        (What::Flow { .. } | What::Control, Ok(())) => {}
         (What::Reply { job: Some(job), .. }, Ok(())) => inner.act(|core, now| core.placed(now, job)),
         (What::Reply { job: None, .. }, Ok(())) => {}
-        (What::Flow(number), Err(error)) => {
+        (What::Flow { number, .. }, Err(error)) => {
             tracing::debug!(%to, %error, "a message did not go");
             inner.act(|core, now| core.handle_lost(now, to, number, Lost::NotSent(Cause::Departed)));
         }
@@ -210,28 +272,64 @@ fn went(inner: &Arc<Inner>, to: MemberId, parcel: Parcel, sent: Result<(), SendE
     }
 }
 
+/// What has waited for room longer than it lives.
+fn drop_expired(inner: &Arc<Inner>, messenger: &Messenger, to: MemberId, way: &Mutex<Way>) {
+    let now = messenger.now();
+    let over: Vec<Parcel> = {
+        let mut way = way.lock();
+        let (over, stay) =
+            way.waiting.drain(..).partition(|(until, _)| until.is_some_and(|until| until <= now));
+        way.waiting = stay;
+        let over: VecDeque<(Option<Instant>, Parcel)> = over;
+        over.into_iter().map(|(_, parcel)| parcel).collect()
+    };
+    for parcel in over {
+        match parcel.what {
+            What::Flow { number, .. } => {
+                inner.act(|core, now| core.handle_lost(now, to, number, Lost::NotSent(Cause::Expired)));
+            }
+            What::Reply { job: Some(job), .. } => inner.act(|core, now| core.placed(now, job)),
+            What::Reply { job: None, .. } | What::Control => {}
+        }
+    }
+}
+
 /// Sends what waits for a node, in order, until nothing does.
 async fn pump(inner: Weak<Inner>, messenger: Messenger, to: MemberId, way: Arc<Mutex<Way>>) {
     loop {
-        let raw = {
+        let (raw, left) = {
             let mut way = way.lock();
             match way.waiting.front() {
-                Some(parcel) => parcel.raw.clone(),
+                Some((until, parcel)) => {
+                    (parcel.raw.clone(), until.map(|until| until.saturating_duration_since(messenger.now())))
+                }
                 None => {
                     way.pumping = false;
-                    return;
+                    drop(way);
+                    let gone = inner.upgrade().filter(|inner| !inner.is_up(to));
+                    return gone.into_iter().for_each(|inner| inner.carrier.forget(to));
                 }
             }
         };
-        let sent = messenger.class(Class::Normal).send_wait_with_receipt(&raw, to, PATIENCE).await;
+        let life = if messenger.is_linked(to) { None } else { left };
+        let sender = messenger.class(Class::Normal);
+        let sender = life.map_or(sender.clone(), |life| sender.expires_in(life));
+        let sent = match left {
+            Some(Duration::ZERO) => Err(SendError::Full(to)),
+            _ => sender.send_wait_with_receipt(&raw, to, PATIENCE).await,
+        };
         let Some(inner) = inner.upgrade() else { return };
         if matches!(sent, Err(SendError::Full(_))) {
+            drop_expired(&inner, &messenger, to, &way);
             continue;
         }
         let parcel = {
             let mut way = way.lock();
-            let Some(parcel) = way.waiting.pop_front() else { continue };
-            if let (What::Flow(number), Ok(receipt)) = (&parcel.what, &sent) {
+            let Some((_, parcel)) = way.waiting.pop_front() else { continue };
+            if let (What::Flow { number, .. }, Ok(receipt)) = (&parcel.what, &sent) {
+                if life.is_some() {
+                    inner.carrier.watch(to, *number, receipt.clone());
+                }
                 way.receipts.push_back((*number, receipt.clone()));
             }
             parcel

@@ -155,7 +155,7 @@ pub(crate) enum Control {
     Returned { number: u64, why: Returned },
     /// Routes of the sender; `all`: these and no others. A part of a list that is too long for one message goes first.
     Routes { all: bool, add: Vec<RouteRecord>, remove: Vec<(KeyId, u32)> },
-    /// Who holds these?
+    /// Who holds these? None: all that the node has.
     Discover(Vec<KeyId>),
 }
 

@@ -7,7 +7,8 @@
 //! Every request ends: by its answer, or as [`FlowError`] says. A message goes to another provider if the first certainly did
 //! not handle it; if nobody knows, only if it is idempotent.
 //!
-//! Of the room's files `core/` decides, without sockets, tasks or clocks; `node`, `host`, `hub`, `carry` and `source` carry it out.
+//! Of the room's files `core/` decides, without sockets, tasks or clocks; `node`, `host`, `hub`, `carry`, `source` and `tables` carry
+//! it out.
 
 mod builder;
 mod carry;
@@ -20,8 +21,11 @@ mod hub;
 mod key;
 mod node;
 mod source;
+mod tables;
 mod timer;
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::core::door;
 pub use self::core::{Preference, RouterCounts, Scope};
 pub use builder::{DeadLetter, NodeBuilder};
 pub use envelope::{ActorRef, Correlation, TraceContext};
@@ -31,3 +35,4 @@ pub use hub::{Asking, Delivery, Direct, FromReply, Hub, Reply, Request, Sending}
 pub use key::MessageKey;
 pub use node::Node;
 pub use source::{Route, RouteChange, RouteSource, Routes, StaticList, Views};
+pub use tables::{AskingTables, Tables};

@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::builder::{DeadLetter, DeadLetters, Kinds, NodeBuilder};
 use super::carry::{Carrier, Parcel};
 use super::content::Content;
-use super::core::{Answer, Core, CoreConfig, Output, RouterCounts, Scope, Told, Work};
+use super::core::{Answer, Core, CoreConfig, Mark, Output, Page, RouterCounts, Scope, Told, Work};
 use super::envelope::{ActorRef, Control, Envelope, Failure, FlowHead, ReplyHead, RouteRecord, decode};
 use super::error::{FlowError, RouteError};
 use super::host::{HostBuilder, Shared};
 use super::hub::Hub;
 use super::key::{KeyId, MessageKey};
 use super::source::{self, Route, RouteChange, RouteSource};
+use super::tables;
 use super::timer::{Timer, keep_time};
 use crate::{HandlerError, Kind, MemberId, Messenger, Raw};
 
@@ -74,7 +75,7 @@ impl Node {
         Hub { inner: Arc::clone(&self.inner), id: self.inner.next_hub.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Routes of this node's own hosts: key, host, and who may find it.
+    /// Routes of this node's own hosts: key, host, and who may find it. Of another node: [`Node::tables_of`].
     #[must_use]
     pub fn internal_routes(&self) -> Vec<(MessageKey, u32, Scope)> {
         let core = self.inner.core.lock();
@@ -175,6 +176,7 @@ impl Inner {
             closed: AtomicBool::new(false),
         });
         inner.listen()?;
+        tables::answer(&inner)?;
         messenger.spawn(keep_time(Arc::downgrade(&inner), Arc::clone(&inner.timer)));
         messenger.spawn(source::follow_events(Arc::downgrade(&inner), messenger.events()));
         Ok(inner)
@@ -344,6 +346,10 @@ impl Inner {
     /// The hub by which handlers begin flows.
     pub(crate) fn hub_of_actors(self: &Arc<Self>) -> Hub {
         Hub { inner: Arc::clone(self), id: 0 }
+    }
+
+    pub(crate) fn page(&self, after: Option<Mark>) -> Page {
+        self.core.lock().table().page(after)
     }
 
     pub(crate) fn sent_to(&self, node: MemberId) -> Vec<u64> {

@@ -232,6 +232,7 @@ pub(crate) async fn follow_events(inner: Weak<Inner>, mut events: Events) {
     while let Some(event) = events.next().await {
         let Some(inner) = inner.upgrade() else { return };
         match event {
+            PeerEvent::Disconnected { peer, .. } => inner.carrier.unlinked(peer),
             PeerEvent::SessionLost { peer } => {
                 inner.carrier.settle(&inner, peer, false);
                 inner.act(|core, _| core.handle_session_lost(peer));
@@ -240,6 +241,8 @@ pub(crate) async fn follow_events(inner: Weak<Inner>, mut events: Events) {
             | PeerEvent::Replaced { old: peer, .. }
             | PeerEvent::Expelled { by: peer } => {
                 inner.act(|core, now| core.handle_node_down(now, peer));
+                // Also of one that was never known here, and was answered.
+                inner.carrier.forget(peer);
             }
             _ => {}
         }

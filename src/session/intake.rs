@@ -291,6 +291,10 @@ impl Intake {
     }
 
     /// A larger share is there only while the link is up.
+    pub(crate) const fn is_link_up(&self) -> bool {
+        self.link_up
+    }
+
     pub(crate) fn set_link_up(&mut self, up: bool) {
         self.link_up = up;
         self.wake();

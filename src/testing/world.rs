@@ -24,8 +24,9 @@ use crate::member::Views;
 const LOOK: Duration = Duration::from_millis(250);
 /// The last messages, from each to each, have so long.
 const LAST: Duration = Duration::from_secs(20);
-/// Of worlds with views, one in so many has routers.
+/// Of worlds with views, one in so many has routers; and of those without.
 const ROUTERS: u8 = 3;
+const ROUTERS_WITHOUT_VIEWS: u8 = 2;
 const FLOWS: u64 = 0x666c_6f77_7321;
 
 /// See the module's text.
@@ -68,7 +69,8 @@ impl World {
         let mut chance = fastrand::Rng::with_seed(seed);
         let mut flow_chance = fastrand::Rng::with_seed(seed ^ FLOWS);
         let mut plan = Plan::of(&mut chance);
-        plan.routers = plan.views != Views::None && flow_chance.u8(..ROUTERS) == 0;
+        let one_in = if plan.views == Views::None { ROUTERS_WITHOUT_VIEWS } else { ROUTERS };
+        plan.routers = flow_chance.u8(..one_in) == 0;
         let network = Network::new(chance.u64(..), plan.weather);
         let now = clock::now();
         let oracle = Oracle::new(plan.views, plan.stagger);
@@ -281,8 +283,11 @@ impl World {
     }
 
     fn is_at_rest(&self) -> bool {
-        let settled = self.facts.plan.views == Views::None
-            || self.facts.running().all(|(_, facts)| facts.view.len() == self.oracle.len());
+        let settled = if self.facts.plan.views == Views::None {
+            self.routers_know_all()
+        } else {
+            self.facts.running().all(|(_, facts)| facts.view.len() == self.oracle.len())
+        };
         self.later.is_empty() && self.facts.ledger.pending().is_empty() && settled && self.routers_rest()
     }
 

@@ -10,14 +10,17 @@ use super::{
     Answer, BUSY, Core, DONE_DELAY, DONE_MANY, Early, Flow, Held, News, Node, Output, Sent, Source, Told,
     Work,
 };
-use crate::{Lost, MemberId, ViewId};
+use crate::{Cause, Lost, MemberId, ViewId};
 
 /// Callers that are waited for, and answers for one of them.
 const HELD_CALLERS_MAX: usize = 1024;
 const HELD_MAX: usize = 1024;
-/// Nodes that are not known and told of routes, and how often one of them may until it tells all anew.
+/// Nodes that are not known and told of routes, and how often one of them may until it tells all anew; of no more routes than a node
+/// may have.
 const EARLY_NODES_MAX: usize = 256;
 const EARLY_MAX: usize = 256;
+/// Nodes that were here and are not, and may come back.
+const GONE_MAX: usize = 1024;
 /// Members that this node was, and remembers.
 const WAS_MAX: usize = 64;
 
@@ -79,6 +82,12 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
     }
 
+    fn ask_all(&mut self, of: MemberId) {
+        if self.config.exchange {
+            self.control(of, Control::Discover(Vec::new()));
+        }
+    }
+
     /// What a node is to be told of this one's routes, by now.
     pub(crate) fn take_news(&mut self, to: MemberId) -> Option<Control> {
         let node = self.nodes.get_mut(&to).filter(|node| node.up && !node.news.is_empty())?;
@@ -98,6 +107,11 @@ impl<B: Body + Clone, T> Core<B, T> {
         let node = self.nodes.entry(id).or_insert_with(Node::new);
         node.up = true;
         self.news(id, |news| news.all = true);
+        if let Some(at) = self.gone.iter().position(|gone| *gone == id) {
+            // It may never have missed this node, and then tells what it told before only when it is asked.
+            self.gone.remove(at);
+            self.ask_all(id);
+        }
         self.take_early(now, id);
         self.release(now, id);
     }
@@ -119,15 +133,17 @@ impl<B: Body + Clone, T> Core<B, T> {
     pub(crate) fn handle_node_down(&mut self, now: Instant, id: MemberId) {
         self.table.forget(id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        node.up = false;
+        let was_up = std::mem::replace(&mut node.up, false);
         node.news = News::default();
         node.done.clear();
         node.shared.clear();
         self.owing.remove(&id);
         if node.sent.is_empty() {
             self.nodes.remove(&id);
-        } else {
-            self.outputs.push_back(Output::Settle { node: id });
+        }
+        self.outputs.push_back(Output::Settle { node: id });
+        if was_up {
+            self.note_gone(id);
         }
         let waiting = self.lanes.close(|to| to.node == id);
         waiting.into_iter().for_each(|(flow, to)| self.again(now, flow, Some(to)));
@@ -139,6 +155,10 @@ impl<B: Body + Clone, T> Core<B, T> {
         self.give_lane_back(now, lane);
         let direct = matches!(flow.envelope.to, Distribution::Node(_) | Distribution::Actor(_));
         match lost {
+            // It waited for a link as long as it lived.
+            Lost::NotSent(Cause::Expired) if direct || flow.expires <= now => {
+                self.end(now, flow, Failure::Expired);
+            }
             Lost::NotSent(_) if !direct => self.again(now, flow, Some(lane.0)),
             Lost::Indeterminate(_) if flow.envelope.idempotent && !direct => {
                 self.again(now, Flow { doubt: Some(from), ..flow }, Some(lane.0));
@@ -290,6 +310,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             }
             Control::Returned { number, why } => self.handle_returned(now, from, number, why),
             Control::Routes { all, add, remove } => self.handle_routes(now, from, all, add, &remove),
+            Control::Discover(keys) if keys.is_empty() => self.news(from, |news| news.all = true),
             Control::Discover(keys) => {
                 let held = |record: &RouteRecord| keys.contains(&record.key.id());
                 let add: Vec<_> = self.table.announced().into_iter().filter(held).collect();
@@ -363,9 +384,21 @@ impl<B: Body + Clone, T> Core<B, T> {
         if early.all {
             said.clear();
         }
-        if said.len() < EARLY_MAX {
-            said.push(early);
+        let routes = |early: &Early| early.add.len() + early.remove.len();
+        let room = self.config.routes_max.saturating_sub(said.iter().map(routes).sum());
+        if said.len() < EARLY_MAX && routes(&early) <= room {
+            return said.push(early);
         }
+        // What is left of it would be wrong: the node is asked for all once it is known.
+        self.early.remove(at);
+        self.note_gone(from);
+    }
+
+    fn note_gone(&mut self, id: MemberId) {
+        if self.gone.len() >= GONE_MAX {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(id);
     }
 
     /// A node is known now: what it said before.

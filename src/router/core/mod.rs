@@ -5,6 +5,8 @@
 
 mod arriving;
 mod discovery;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod door;
 mod ending;
 mod flow;
 mod hosting;
@@ -17,7 +19,7 @@ mod tests;
 
 pub use flow::RouterCounts;
 pub(crate) use flow::{Answer, CoreConfig, Flow, Order, Output, Product, Told, Work};
-pub(crate) use table::Refused;
+pub(crate) use table::{Mark, Page, Refused};
 pub use table::{Preference, Scope};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -28,7 +30,9 @@ use lanes::{LaneId, Lanes};
 use promises::Promises;
 use table::Table;
 
-use super::envelope::{ActorRef, Body, Callback, Control, Correlation, Envelope, ReplyHead, RouteRecord};
+use super::envelope::{
+    ActorRef, Body, Callback, Control, Correlation, Distribution, Envelope, Failure, ReplyHead, RouteRecord,
+};
 use super::key::KeyId;
 use crate::{MemberId, ViewId};
 
@@ -138,6 +142,8 @@ pub(crate) struct Core<B, T> {
     nodes: BTreeMap<MemberId, Node<B>>,
     /// The oldest first.
     early: VecDeque<(MemberId, Vec<Early>)>,
+    /// Nodes that were up and are not, the last ones.
+    gone: VecDeque<MemberId>,
     /// Nodes with something in `done`.
     owing: BTreeSet<MemberId>,
     done_at: Option<Instant>,
@@ -172,6 +178,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             next_number: 1,
             nodes: BTreeMap::new(),
             early: VecDeque::new(),
+            gone: VecDeque::new(),
             owing: BTreeSet::new(),
             done_at: None,
             retries: VecDeque::new(),
@@ -194,10 +201,9 @@ impl<B: Body + Clone, T> Core<B, T> {
         let (flow, body) = self.begin(now, order, None);
         let correlation = flow.flow;
         let Begun { expires, watch, .. } = body;
-        self.place(
+        self.set_out(
             now,
             Flow { envelope: flow, body: body.body, expires, parent: None, watch, tries: 0, doubt: None },
-            None,
         );
         Ok(correlation)
     }
@@ -224,8 +230,18 @@ impl<B: Body + Clone, T> Core<B, T> {
         let callback = Callback { keys, member, joined, hub, promise };
         let (envelope, begun) = self.begin(now, order, Some(callback));
         let Begun { body, expires, watch } = begun;
-        self.place(now, Flow { envelope, body, expires, parent: None, watch, tries: 0, doubt: None }, None);
+        self.set_out(now, Flow { envelope, body, expires, parent: None, watch, tries: 0, doubt: None });
         Ok(promise)
+    }
+
+    /// The first message of a flow goes its way.
+    fn set_out(&mut self, now: Instant, flow: Flow<B>) {
+        // No host has the number 0: between nodes it means all of them.
+        if matches!(flow.envelope.to, Distribution::Actor(ActorRef { host: 0, .. })) {
+            let key = flow.envelope.key;
+            return self.end(now, flow, Failure::Unroutable(key));
+        }
+        self.place(now, flow, None);
     }
 
     fn begin(&mut self, now: Instant, order: Order<B>, callback: Option<Callback>) -> (Envelope, Begun<B>) {

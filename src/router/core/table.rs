@@ -1,5 +1,9 @@
 //! Who handles what: hosts of this node, and hosts of others.
 
+mod page;
+
+pub(crate) use page::{Mark, Page};
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use smallvec::SmallVec;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::book::{Ended, Flow, Message, Told, Way};
 use super::{ANSWER, LOCAL, LOOP, Load, NOBODY, OTHER, Router, STEPS, Step, key, kind, partition};
-use crate::member::MemberId;
-use crate::router::{ActorRef, FlowError, Hub, Reply};
-use crate::testing::facts::Event;
+use crate::member::{MemberId, Views};
+use crate::router::{ActorRef, FlowError, Hub, Reply, StaticList};
+use crate::testing::facts::{Event, ProcessFacts};
 use crate::testing::net::ProcessId;
 use crate::testing::process::{Note, Process};
-use crate::testing::world::World;
+use crate::testing::world::{World, address};
 
 /// How one flow begins.
 struct Start {
@@ -37,7 +37,13 @@ impl World {
             return;
         }
         let Some(process) = self.processes.get_mut(id.0).and_then(Option::as_mut) else { return };
-        match Router::start(process, &mut self.flow_chance, &self.notes) {
+        let sources = match self.facts.plan.views {
+            Views::Agreed | Views::Local => None,
+            Views::None => {
+                Some(StaticList::new((0..self.facts.plan.members).map(|at| address(at).to_string())))
+            }
+        };
+        match Router::start(process, sources, &mut self.flow_chance, &self.notes) {
             Ok(router) => process.router = Some(router),
             Err(error) => self.violated("routers start", format!("P{}: {error}", id.0)),
         }
@@ -97,7 +103,12 @@ impl World {
         let hubs = self.process(id).and_then(|one| one.router.as_ref()).map(|router| router.hubs.clone());
         let (Some(me), Some(hub)) = (me, hubs.and_then(|hubs| self.flow_chance.choice(hubs))) else { return };
         let to = self.facts.of(id).and_then(|facts| {
-            let all: Vec<_> = facts.view.iter().copied().collect();
+            let all: Vec<_> = if self.facts.plan.views == Views::None {
+                // Also those that are no more.
+                self.facts.processes.iter().filter_map(ProcessFacts::id).collect()
+            } else {
+                facts.view.iter().copied().collect()
+            };
             self.flow_chance.choice(all)
         });
         let chance = &mut self.flow_chance;

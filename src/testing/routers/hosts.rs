@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::book::{Message, Told};
 use super::{ANSWER, LIMITS, LOCAL, LOOP, Load, OTHER, STEPS, Step, key, partition};
-use crate::router::{Context, Failed, Host, HostBuilder, Hub, Node, Preference, Replies};
+use crate::router::{Context, Failed, Host, HostBuilder, Hub, Node, Preference, Replies, StaticList};
 use crate::testing::net::ProcessId;
 use crate::testing::process::{Handlers, Note, Notes, Process};
 
@@ -45,14 +45,18 @@ pub(in crate::testing) struct Router {
 }
 
 impl Router {
-    /// Starts a node over this process's messenger.
+    /// Starts a node over this process's messenger; `list`: of whom there are, where there are no views.
     pub(in crate::testing) fn start(
         process: &Process,
+        list: Option<StaticList>,
         chance: &mut fastrand::Rng,
         notes: &Arc<Notes>,
     ) -> Result<Self, String> {
         let preference = if chance.bool() { Preference::Fair } else { Preference::LocalFirst };
-        let node = Node::builder().preference(preference).limits(LIMITS.0, LIMITS.1);
+        let mut node = Node::builder().preference(preference).limits(LIMITS.0, LIMITS.1);
+        if let Some(list) = list {
+            node = node.without_views().source(list);
+        }
         let node = node.start(&process.messenger).map_err(|error| error.to_string())?;
         let hubs = (0..2).map(|_| node.hub()).collect();
         let mut router = Self { node, hubs, hosts: Vec::new() };

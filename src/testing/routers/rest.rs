@@ -21,6 +21,16 @@ pub(in crate::testing) struct Look {
     pub(in crate::testing) known: BTreeSet<(ProcessId, String, u32)>,
 }
 
+impl Look {
+    /// Routes that it should know.
+    pub(in crate::testing) fn of_others(&self, looks: &[Self]) -> BTreeSet<(ProcessId, String, u32)> {
+        let others = looks.iter().filter(|other| other.process != self.process);
+        others
+            .flat_map(|other| other.own.iter().map(|(key, host)| (other.process, key.clone(), *host)))
+            .collect()
+    }
+}
+
 impl World {
     fn look_at_router(&self, process: ProcessId) -> Option<Look> {
         let node = &self.process(process)?.router.as_ref()?.node;
@@ -45,11 +55,21 @@ impl World {
             && self.facts.running().filter_map(|(id, _)| self.look_at_router(id)).all(rests)
     }
 
+    fn looks(&self) -> Vec<Look> {
+        self.facts.running().filter_map(|(id, _)| self.look_at_router(id)).collect()
+    }
+
+    /// Whether all know all routes: without views it takes its time until somebody is missed, and found again.
+    pub(in crate::testing) fn routers_know_all(&self) -> bool {
+        let looks = self.looks();
+        looks.iter().all(|look| look.known == look.of_others(&looks))
+    }
+
     pub(in crate::testing) fn look_at_routers(&mut self) {
         if !self.facts.plan.routers {
             return;
         }
-        let looks = self.facts.running().filter_map(|(id, _)| self.look_at_router(id)).collect();
+        let looks = self.looks();
         self.observe(Event::Flow(Told::Rest { looks }));
     }
 

@@ -194,3 +194,76 @@ fn an_answer_whose_caller_comes_too_late_keeps_no_place() {
     net.act(2, |core, now| core.handle_node_up(now, member(1)));
     assert_eq!(net.side(2).core.open(), (0, 0, 0));
 }
+
+#[test]
+fn what_expired_unsent_goes_to_another_provider_while_it_lives() {
+    let mut net = Net::of(3);
+    let ask = key("ask");
+    let hosts = [net.host(2, &[&ask]), net.host(3, &[&ask])];
+    net.submit(1, order(&ask, 1));
+    let (first, other) = if net.side(1).core.sent_to(member(2)).is_empty() { (3, 2) } else { (2, 3) };
+    let number = net.side(1).core.sent_to(member(first))[0];
+    net.ways.clear();
+    net.act(1, |core, now| core.handle_lost(now, member(first), number, Lost::NotSent(Cause::Expired)));
+    net.settle();
+    assert!(net.work(other, hosts[other as usize - 2]).is_some());
+}
+
+#[test]
+fn what_expired_unsent_with_its_time_or_its_only_place_is_told_as_late() {
+    for (to, after) in [(Distribution::Unicast, 11), (Distribution::Node(member(2)), 0)] {
+        let mut net = Net::of(3);
+        let ask = key("ask");
+        net.host(2, &[&ask]);
+        net.submit(1, Order { to, watch: Some(7), ..order(&ask, 1) });
+        let number = net.side(1).core.sent_to(member(2))[0];
+        net.ways.clear();
+        net.now += Duration::from_secs(after);
+        net.act(1, |core, now| core.handle_lost(now, member(2), number, Lost::NotSent(Cause::Expired)));
+        let told = &net.side(1).told;
+        assert_eq!(told.last(), Some(&(7, Told::Failed(Failure::Expired))), "{told:?}");
+        assert_eq!((net.side(1).core.under_way(), net.side(1).core.open()), (0, (0, 0, 0)));
+    }
+}
+
+#[test]
+fn a_node_that_was_given_up_by_one_side_only_and_comes_back_is_known_with_all_its_routes() {
+    let mut net = Net::of(2);
+    let ask = key("ask");
+    let host = net.host(2, &[&ask]);
+    // Node 2 has not noticed anything.
+    net.act(1, |core, now| core.handle_node_down(now, member(2)));
+    assert!(!net.side(1).core.table().has(actor(2, host), ask.id()));
+    net.act(1, |core, now| core.handle_node_up(now, member(2)));
+    net.settle();
+    assert!(net.side(1).core.table().has(actor(2, host), ask.id()));
+}
+
+#[test]
+fn an_actor_with_the_number_that_no_host_has_is_nobody() {
+    let mut net = Net::of(2);
+    let ask = key("ask");
+    let hosts = [net.host(2, &[&ask]), net.host(2, &[&ask])];
+    let to = Distribution::Actor(actor(2, 0));
+    net.submit(1, Order { to, watch: Some(7), ..order(&ask, 1) });
+    net.settle();
+    let told = &net.side(1).told;
+    assert_eq!(told.last(), Some(&(7, Told::Failed(Failure::Unroutable(ask.id())))), "{told:?}");
+    assert!(hosts.iter().all(|host| net.work(2, *host).is_none()));
+}
+
+#[test]
+fn of_a_node_that_is_not_known_no_more_routes_are_kept_than_one_may_have() {
+    let mut net = Net::with(2, |config| config.routes_max = 3);
+    let name = |at: u8| key("many").in_partition(vec![at]);
+    let told = |add: std::ops::Range<u8>| add.map(|at| RouteRecord { key: name(at), host: 1 }).collect();
+    net.act(1, |core, now| core.handle_node_down(now, member(2)));
+    for _ in 0..2 {
+        net.act(1, |core, now| core.handle_routes(now, member(2), false, told(0..2), &[]));
+    }
+    assert!(net.side(1).core.early.is_empty(), "a part of them would be wrong");
+    let host = net.host(2, &[&key("ask")]);
+    net.act(1, |core, now| core.handle_node_up(now, member(2)));
+    net.settle();
+    assert!(net.side(1).core.table().has(actor(2, host), key("ask").id()), "it was asked for all of them");
+}

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::super::super::envelope::RouteRecord;
+use super::super::super::key::MessageKey;
 use super::super::table::{Preference, Scope, Table, Wish};
-use super::net::{actor, key, member};
+use super::net::{Net, actor, key, member};
 
 const ANY: Wish =
     Wish { preference: Preference::LocalFirst, affinity: None, node: None, from_outside: false, but: None };
@@ -157,4 +158,36 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn tables_are_told_page_by_page_each_route_once() {
+    let mut net = Net::of(3);
+    let names: Vec<MessageKey> =
+        (0..1_500_u16).map(|at| key("many").in_partition(at.to_le_bytes().to_vec())).collect();
+    for at in [1, 2] {
+        net.host(at, &names.iter().collect::<Vec<_>>());
+    }
+    let core = &net.side(1).core;
+    let (mut after, mut pages, mut internal, mut external) = (None, 0, Vec::new(), Vec::new());
+    loop {
+        let page = core.table().page(after);
+        let told = page.internal.len() + page.external.len();
+        assert!((1..=1024).contains(&told), "{told}");
+        internal.extend(page.internal);
+        external.extend(page.external);
+        pages += 1;
+        assert_eq!(page.left, 3_000 - (internal.len() + external.len()) as u64);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let sorted = |mut keys: Vec<MessageKey>| {
+        keys.sort_unstable_by_key(MessageKey::id);
+        keys
+    };
+    assert_eq!(internal.into_iter().map(|(key, ..)| key).collect::<Vec<_>>(), sorted(names.clone()));
+    assert_eq!(external.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), sorted(names));
+    assert!(pages >= 3, "{pages}");
 }
