@@ -18,6 +18,8 @@ mod later;
 mod ledger;
 mod net;
 mod plan;
+#[cfg(feature = "rendezvous")]
+pub(crate) mod platter;
 mod pour;
 mod process;
 #[cfg(all(feature = "rendezvous", feature = "testing"))]

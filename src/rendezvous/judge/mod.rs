@@ -42,7 +42,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 pub(crate) use action::{Action, Evidence, Health, ProbeId, Report};
-pub(crate) use config::{JudgeConfig, JudgeConfigError};
+pub(crate) use config::JudgeConfig;
 
 use self::pace::Pace;
 use self::probes::{Probe, Probes};
@@ -176,6 +176,7 @@ impl Judge {
     }
 
     /// The health table, in the order of ids.
+    #[cfg(test)]
     pub(crate) fn health(&self) -> impl Iterator<Item = (MemberId, Health)> {
         self.table.iter().map(|(member, record)| (member, record.health))
     }

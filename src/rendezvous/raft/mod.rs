@@ -10,8 +10,6 @@
 //! openraft is told to have one leader a term (`single-term-leader`): without it two leaders, one after the other, may share a term,
 //! and a term would fence nobody.
 
-#![allow(dead_code, unused_imports, reason = "the rendezvous' machine and its leader's desk come on top")]
-
 mod asking;
 mod change;
 mod config;
@@ -35,17 +33,16 @@ mod types;
 mod watch;
 mod wire;
 
-pub(crate) use change::{ChangeError, ServerSeen};
-pub(crate) use config::{ConfigFault, LogConfig};
-pub(crate) use lease::Lease;
-pub(crate) use log::{COMMAND_BYTES_MAX, Log, ProposeError};
+pub(crate) use change::ChangeError;
+pub(crate) use config::LogConfig;
+pub(crate) use log::{Log, ProposeError};
 pub(crate) use machine::{At, Machine};
 pub(crate) use open::OpenError;
 pub(crate) use standing::Standing;
 pub(crate) use store::{
-    Alone, Disk, Identity, Names, SnapshotFile, Store, StoreError, recover, restore, survey,
+    Alone, Disk, Identity, Names, SnapshotFile, Store, StoreError, copy, recover, restore, survey,
 };
-pub(crate) use types::{Server as Place, ServerId};
+pub(crate) use types::Server as Place;
 
 /// Servers of one cluster, learners counted: more than five only make a majority slower.
 const SERVERS_MAX: usize = 15;

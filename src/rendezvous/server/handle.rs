@@ -91,10 +91,6 @@ impl Server {
 /// What the simulation sees.
 #[cfg(feature = "testing")]
 impl Server {
-    pub(crate) fn messenger(&self) -> &crate::Messenger {
-        &self.office.messenger
-    }
-
     /// The term in which it may speak now.
     pub(crate) fn speaks_in(&self, now: std::time::Instant) -> Option<u64> {
         self.office.log.lease(now).map(|lease| lease.term)

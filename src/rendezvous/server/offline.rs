@@ -6,7 +6,10 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::builder::{ServerBuilder, ServerError};
-use crate::rendezvous::raft::{Alone, Identity, Place, SnapshotFile, StoreError, recover, restore, survey};
+use super::machine::Applied;
+use crate::rendezvous::raft::{
+    Alone, Identity, Place, SnapshotFile, StoreError, copy, recover, restore, survey,
+};
 use crate::rendezvous::state::{Op, encode};
 use crate::{Endpoint, Messenger};
 
@@ -44,6 +47,21 @@ impl ServerBuilder {
         let alone = alone(&address).await?;
         recover(self.disk()?, &names, alone).await.map_err(data)?;
         Ok(OnlyServer { address, lost })
+    }
+
+    /// Instead of a start: writes all that the data directory holds into a snapshot file, also what was not decided; nothing in the directory
+    /// changes. Returns up to which place of the log that is.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Data`]: there is no server's directory, a server runs on it, or a disk fails. What stood at `file` before
+    /// stands there still.
+    pub async fn copy_to(mut self, file: impl AsRef<Path>) -> Result<u64, ServerError> {
+        let names = self.names();
+        let copied = copy(self.disk()?, &names, Applied::default()).await.map_err(data)?;
+        // Nobody else waits for this process.
+        copied.write(file.as_ref()).map_err(data)?;
+        Ok(copied.upto().index)
     }
 
     /// Instead of a start: puts a snapshot into the data directory, which must be empty, of a server that is the only one of a new

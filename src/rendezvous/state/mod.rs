@@ -19,9 +19,9 @@ pub use self::command::Why;
 pub(crate) use self::command::{ClusterId, Op, Outcome, Refused, decode_outcomes, encode, encode_outcomes};
 use self::leases::Leases;
 pub use self::leases::Token;
-pub(crate) use self::leases::{LEASE_NAME_BYTES_MAX, LeaseChange, LeaseOp};
+pub(crate) use self::leases::{LeaseChange, LeaseOp};
 use crate::router::Route;
-use crate::{Member, MemberId, View, ViewId};
+use crate::{Member, MemberId, ViewId};
 
 /// Members of one network. A view is installed whole on each of them at each change.
 pub(crate) const MEMBERS_MAX: usize = 4096;
@@ -135,10 +135,6 @@ impl State {
 
     pub(crate) fn leases(&self) -> impl Iterator<Item = LeaseChange> + '_ {
         self.kept.leases.all()
-    }
-
-    pub(crate) fn view(&self) -> View {
-        View::new(self.kept.view, self.members().cloned())
     }
 
     /// The change that follows this place, encoded, and its own place; `None` if there is none, or it is not kept any more.
@@ -287,7 +283,9 @@ impl State {
         if anew {
             entry.routes.clear();
         }
-        remove.iter().for_each(|route| drop(entry.routes.remove(route)));
+        for route in &remove {
+            entry.routes.remove(route);
+        }
         entry.routes.extend(add.iter().cloned());
         entry.changes = to;
         self.routes += entry.routes.len();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::leases::LEASE_NAME_BYTES_MAX;
 use super::*;
 use crate::Kind;
 use crate::router::MessageKey;
@@ -244,7 +245,9 @@ impl Copy {
                 if anew {
                     routes.clear();
                 }
-                remove.iter().for_each(|route| drop(routes.remove(route)));
+                for route in &remove {
+                    routes.remove(route);
+                }
                 routes.extend(add);
             }
             for LeaseChange { name, holder } in change.leases {

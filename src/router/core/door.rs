@@ -360,7 +360,7 @@ impl Run {
                 return;
             }
             Output::Settle { node } => return self.settle(at, node),
-            Output::Wake(_) | Output::Told { .. } | Output::Announce { .. } | Output::Dead { .. } => return,
+            Output::Wake(_) | Output::Told { .. } | Output::Announce | Output::Dead { .. } => return,
         };
         if self.sides.contains_key(&to) {
             self.ways.entry((at, to)).or_default().push_back(packet);

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::fault::Fault;
 use super::node::{Note, Running, node_address};
-use super::platter::Platter;
 use super::server::server_address;
 use super::world::{Later, Sent, World};
 use crate::rendezvous::doors::{Ask, Told as Answer};
 use crate::testing::net::{Host, Told};
+use crate::testing::platter::Platter;
 use crate::{Messenger, Views};
 
 /// After a break of one connection it is replaced within this: liveness, a dial, a hello.
@@ -46,7 +46,10 @@ impl World {
     /// To another member of the view of this one.
     pub(super) fn send(&mut self, from: usize, to: usize) {
         let Some(to) = self.nodes[to].running.as_ref().map(Running::id) else { return };
-        let Some(running) = self.nodes[from].running.as_ref().filter(|one| !one.leaving && !one.frozen) else { return };
+        let Some(running) = self.nodes[from].running.as_ref().filter(|one| !one.leaving && !one.frozen)
+        else {
+            return;
+        };
         let (messenger, from) = (running.messenger.clone(), running.id());
         if messenger.view().is_none_or(|view| !view.contains(to)) || !messenger.knows(to) {
             return;
@@ -69,7 +72,9 @@ impl World {
         }
         let (rendezvous, messenger) = (running.rendezvous.clone(), running.messenger.clone());
         running.spawn(async move {
-            if let Ok(Ok(lease)) = tokio::time::timeout(Duration::from_secs(10), rendezvous.acquire(name)).await {
+            if let Ok(Ok(lease)) =
+                tokio::time::timeout(Duration::from_secs(10), rendezvous.acquire(name)).await
+            {
                 let (cluster, to) = (rendezvous.cluster(), messenger.id());
                 notes.add(Note::Granted { name: name.to_owned(), cluster, to, lease });
             }
@@ -87,8 +92,15 @@ impl World {
             Fault::ServerPowerLoss => self.end_server(server, false),
             Fault::ServerFrozen => self.freeze_server(server),
             Fault::LeaderKilled | Fault::LeaderFrozen => {
-                let Some(leader) = self.servers.iter().position(|place| place.speaks_in(self.now).is_some()) else { return };
-                if fault == Fault::LeaderKilled { self.end_server(leader, true) } else { self.freeze_server(leader) }
+                let Some(leader) = self.servers.iter().position(|place| place.speaks_in(self.now).is_some())
+                else {
+                    return;
+                };
+                if fault == Fault::LeaderKilled {
+                    self.end_server(leader, true)
+                } else {
+                    self.freeze_server(leader)
+                }
             }
             Fault::AllServersKilled => (0..self.plan.servers).for_each(|at| self.end_server(at, true)),
             Fault::ServerCutOff => self.cut_off_server(server),
@@ -146,7 +158,9 @@ impl World {
     /// It leaves in order, for as long as it takes, and then its process ends.
     fn leave(&mut self, at: usize) {
         let time = self.millis(500, 6_000);
-        let Some(running) = self.nodes[at].running.as_mut().filter(|one| !one.leaving && !one.frozen) else { return };
+        let Some(running) = self.nodes[at].running.as_mut().filter(|one| !one.leaving && !one.frozen) else {
+            return;
+        };
         running.leaving = true;
         let rendezvous = running.rendezvous.clone();
         running.spawn(async move { rendezvous.leave(time).await });

@@ -6,7 +6,6 @@ mod acts;
 mod fault;
 mod node;
 mod plan;
-mod platter;
 mod server;
 mod watch;
 mod world;

@@ -98,7 +98,8 @@ impl NodePlace {
         let list: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
         let rendezvous = Rendezvous::builder(list.join(",")).build().map_err(|error| failed(&error))?;
         listen(&messenger, &rendezvous, notes).map_err(|error| failed(&error))?;
-        let node = Node::builder().source(rendezvous.clone()).start(&messenger).map_err(|error| failed(&error))?;
+        let node =
+            Node::builder().source(rendezvous.clone()).start(&messenger).map_err(|error| failed(&error))?;
         self.running = Some(Running {
             process,
             messenger,
@@ -121,7 +122,11 @@ impl NodePlace {
     }
 }
 
-fn listen(messenger: &Messenger, rendezvous: &Rendezvous, notes: &Arc<Notes>) -> Result<(), crate::HandlerError> {
+fn listen(
+    messenger: &Messenger,
+    rendezvous: &Rendezvous,
+    notes: &Arc<Notes>,
+) -> Result<(), crate::HandlerError> {
     let (told, here) = (Arc::clone(notes), messenger.clone());
     messenger.add_raw_handler(NUMBERED, move |from, raw| {
         let number = raw.bytes().get(..8).and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::platter::Platter;
 use crate::rendezvous::Server;
 use crate::rendezvous::doors::Disk;
 use crate::testing::net::{Host, Network, ProcessId};
+use crate::testing::platter::Platter;
 
 /// A server that runs.
 #[derive(Debug)]

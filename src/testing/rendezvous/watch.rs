@@ -10,6 +10,9 @@ use crate::{MemberId, View, ViewId};
 /// Who has been well for so long is never evicted: eviction (5 s), settling of a new leader, a ping and a probe; and what was on its way.
 pub(super) const WELL: Duration = Duration::from_secs(12);
 
+/// A member, and the view in which it joined.
+type Seat = (MemberId, Option<ViewId>);
+
 /// Messages from one member to another, numbered from 1.
 #[derive(Debug, Default)]
 struct Way {
@@ -23,7 +26,7 @@ struct Way {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// Who is in each view that somebody has installed, of each history.
-    views: BTreeMap<(Option<ClusterId>, ViewId), Vec<(MemberId, Option<ViewId>)>>,
+    views: BTreeMap<(Option<ClusterId>, ViewId), Vec<Seat>>,
     /// The last view of each member.
     installed: BTreeMap<MemberId, ViewId>,
     /// Whose each term is, by the server's place: with its disk it may go on in its term after a restart.
@@ -75,7 +78,7 @@ impl Watch {
         view: &View,
     ) -> Result<(), String> {
         let id = view.id();
-        let mut members: Vec<_> = view.members().iter().map(|member| (member.id, member.joined)).collect();
+        let mut members: Vec<Seat> = view.members().iter().map(|member| (member.id, member.joined)).collect();
         members.sort_unstable();
         let known = self.views.entry((cluster, id)).or_insert_with(|| members.clone());
         if *known != members {
@@ -137,7 +140,8 @@ impl Watch {
         if number <= way.delivered {
             return Err(format!("{to:.8} got message {number} of {from:.8} after {}", way.delivered));
         }
-        let between: Vec<u64> = (way.delivered + 1..number).filter(|missing| !way.lost.contains(missing)).collect();
+        let between: Vec<u64> =
+            (way.delivered + 1..number).filter(|missing| !way.lost.contains(missing)).collect();
         way.delivered = number;
         if between.is_empty() {
             Ok(())
@@ -186,7 +190,12 @@ impl Watch {
     }
 
     /// Nobody who is well is evicted for being silent.
-    pub(super) fn evicted(&mut self, member: MemberId, ill: Option<Instant>, now: Instant) -> Result<(), String> {
+    pub(super) fn evicted(
+        &mut self,
+        member: MemberId,
+        ill: Option<Instant>,
+        now: Instant,
+    ) -> Result<(), String> {
         self.figures.evicted += 1;
         match ill {
             Some(until) if now < until + WELL => Ok(()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fault::Fault;
-use super::node::{Note, NodePlace, Notes, Running};
+use super::node::{NodePlace, Note, Notes, Running};
 use super::plan::{CALM, CHAOS, Plan};
 use super::server::{ServerPlace, server_address};
 use super::watch::{Figures, Watch};
@@ -259,12 +259,16 @@ impl World {
         let mut wrong = Vec::new();
         for running in self.nodes.iter().filter_map(|place| place.running.as_ref()) {
             let (id, told) = (running.id(), running.rendezvous.registered_routes());
-            let (true, Some(told)) = (running.rendezvous.standing().borrow().is_joined(), told) else { continue };
-            let known: Option<BTreeSet<_>> = leader.server.with_state(|state| {
-                state.member(id).map(|_| state.routes_of(id).cloned().collect())
-            });
+            let (true, Some(told)) = (running.rendezvous.standing().borrow().is_joined(), told) else {
+                continue;
+            };
+            let known: Option<BTreeSet<_>> = leader
+                .server
+                .with_state(|state| state.member(id).map(|_| state.routes_of(id).cloned().collect()));
             if known.as_ref().is_some_and(|known| *known != told) {
-                wrong.push(format!("{id:.8} was told that {told:?} are registered, the leader knows {known:?}"));
+                wrong.push(format!(
+                    "{id:.8} was told that {told:?} are registered, the leader knows {known:?}"
+                ));
             }
         }
         self.watch.figures.looks += 1;
@@ -445,12 +449,14 @@ impl World {
             }
             let view = running.messenger.view();
             views.insert(view.as_ref().map(|view| view.id()));
-            let seen: BTreeSet<MemberId> = view.iter().flat_map(|view| view.members()).map(|one| one.id).collect();
+            let seen: BTreeSet<MemberId> =
+                view.iter().flat_map(|view| view.members()).map(|one| one.id).collect();
             if seen != all {
                 return Err(format!("{id:.8} sees {seen:?}, there are {all:?}"));
             }
             for other in running_but(&all_running, id) {
-                let own: BTreeSet<_> = other.node.internal_routes().into_iter().map(|(key, host, _)| (key, host)).collect();
+                let own: BTreeSet<_> =
+                    other.node.internal_routes().into_iter().map(|(key, host, _)| (key, host)).collect();
                 let seen: BTreeSet<_> = running
                     .node
                     .external_routes()

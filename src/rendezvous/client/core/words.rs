@@ -35,10 +35,8 @@ impl Client {
             ToNode::Welcome { term, cluster, member, changes } if self.accepts(term) => {
                 self.handle_welcome(now, from, cluster, (member, changes));
             }
-            ToNode::Refused { term, why } => {
-                if term >= self.term || why != Refusal::Refused(Refused::Gone) {
-                    self.handle_refused(now, why);
-                }
+            ToNode::Refused { term, why } if term >= self.term || why != Refusal::Refused(Refused::Gone) => {
+                self.handle_refused(now, why);
             }
             ToNode::Evicted { term, why } if term >= self.term => {
                 let why = why.map_or_else(|| "it is not known there".to_owned(), |why| why.to_string());

@@ -1,7 +1,8 @@
 //! One rule, one claim.
 
+use super::super::config::JudgeConfigError;
 use super::super::probes::PROBES_MAX;
-use super::super::{Action, Evidence, Health, JudgeConfig, JudgeConfigError, ProbeId, Report};
+use super::super::{Action, Evidence, Health, JudgeConfig, ProbeId, Report};
 use super::hall::{EVICTION, Hall, Nature, PING, PROBE, SETTLE, id, ms, secs};
 use crate::MemberId;
 

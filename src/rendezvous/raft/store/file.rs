@@ -34,7 +34,7 @@ pub(crate) struct SnapshotFile {
 
 impl SnapshotFile {
     /// Of a snapshot that openraft has: the online way.
-    pub(crate) fn of(identity: &Identity, snapshot: Snapshot<Types>) -> Self {
+    pub(in crate::rendezvous::raft) fn of(identity: &Identity, snapshot: Snapshot<Types>) -> Self {
         let Snapshot { meta, snapshot } = snapshot;
         Self { names: identity.names.clone(), generation: identity.generation, meta, state: *snapshot }
     }

@@ -29,7 +29,7 @@ pub(crate) use error::StoreError;
 pub(crate) use file::SnapshotFile;
 pub(crate) use identity::{Identity, Names};
 pub(crate) use log::LogStore;
-pub(crate) use offline::{Alone, Survey, copy, recover, restore, survey};
+pub(crate) use offline::{Alone, copy, recover, restore, survey};
 pub(crate) use state::MachineStore;
 
 use super::Machine;

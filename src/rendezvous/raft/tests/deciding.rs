@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::world::{World, millis, secs};
-use crate::rendezvous::raft::{COMMAND_BYTES_MAX, ProposeError, Standing};
+use crate::rendezvous::raft::log::COMMAND_BYTES_MAX;
+use crate::rendezvous::raft::{ProposeError, Standing};
 
 #[tokio::test(start_paused = true)]
 async fn what_was_decided_survives_the_loss_of_any_two_of_five() {

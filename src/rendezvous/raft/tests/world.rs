@@ -9,7 +9,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::disk::{Book, Platter};
-use crate::rendezvous::raft::{Log, LogConfig, Names, ProposeError, ServerId, Standing, Store};
+use crate::rendezvous::raft::types::ServerId;
+use crate::rendezvous::raft::{Log, LogConfig, Names, ProposeError, Standing, Store};
 use crate::testing::lab::{Lab, Run};
 use crate::{Messenger, Timeouts, Views};
 

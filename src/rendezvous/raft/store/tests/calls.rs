@@ -7,9 +7,9 @@ use bytes::Bytes;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{RaftLogReader, RaftSnapshotBuilder, SnapshotMeta, StoredMembership, Vote};
 
-use super::platter::Platter;
 use super::{Diary, Disk, command, now, parts, place};
 use crate::rendezvous::raft::Machine;
+use crate::testing::platter::Platter;
 
 fn is_done_at_once<T>(future: impl Future<Output = T>) -> bool {
     matches!(pin!(future).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))

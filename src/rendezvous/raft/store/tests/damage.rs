@@ -3,11 +3,11 @@
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{RaftLogReader, RaftSnapshotBuilder, Vote};
 
-use super::platter::Platter;
 use super::{Disk, StoreError, command, now, parts};
 use crate::rendezvous::raft::store::state;
 use crate::rendezvous::raft::store::tables::Entry;
 use crate::rendezvous::raft::types::ServerId;
+use crate::testing::platter::Platter;
 
 type Content = (Option<Vote<ServerId>>, Vec<Entry>, Option<(state::Meta, bytes::Bytes)>);
 

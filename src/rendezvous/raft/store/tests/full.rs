@@ -4,9 +4,9 @@ use openraft::error::Fatal;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::{RaftLogReader, Vote};
 
-use super::platter::Platter;
 use super::single::Single;
 use super::{Disk, StoreError, command, now, parts};
+use crate::testing::platter::Platter;
 
 fn paused() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()

@@ -8,7 +8,6 @@ mod full;
 mod machine;
 mod offline;
 mod open;
-mod platter;
 mod power;
 mod single;
 mod suite;

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use openraft::Vote;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 
-use super::platter::Platter;
 use super::single::{Single, me};
 use super::{Diary, Disk, ME, Names, Store, StoreError, command, names, now, parts};
 use crate::rendezvous::raft::store::tables::Entry;
 use crate::rendezvous::raft::store::{Alone, Identity, SnapshotFile, copy, recover, restore, survey};
 use crate::rendezvous::raft::types::Server;
+use crate::testing::platter::Platter;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()

@@ -6,9 +6,9 @@ use std::io::ErrorKind;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{RaftLogReader, RaftSnapshotBuilder, Vote};
 
-use super::platter::Platter;
 use super::{Diary, Disk, ME, Names, Store, StoreError, command, names, now, parts, place};
 use crate::rendezvous::raft::store::{identity, record, tables};
+use crate::testing::platter::Platter;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()

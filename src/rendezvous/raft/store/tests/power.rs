@@ -6,12 +6,12 @@ use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{LogId, RaftLogReader, RaftSnapshotBuilder, Vote};
 
 use super::machine::Lines;
-use super::platter::Platter;
 use super::single::Single;
 use super::{Diary, Disk, ME, StoreError, command, now, parts, place};
 use crate::rendezvous::raft::store::state;
 use crate::rendezvous::raft::store::tables::Entry;
 use crate::rendezvous::raft::types::ServerId;
+use crate::testing::platter::Platter;
 
 /// What a store holds, or must hold.
 #[derive(Clone, Debug, Default, PartialEq)]

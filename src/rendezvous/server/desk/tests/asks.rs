@@ -29,7 +29,11 @@ fn what_is_registered_is_told_once_however_many_changes_it_was() {
 fn a_change_that_cannot_be_is_refused_with_the_reason() {
     let mut hall = Hall::with([1]);
     hall.hears(1, routes(4, 5, [1]));
-    let behind = ToNode::Registered { term: crate::rendezvous::words::reign(1, TERM), changes: 5, refused: Some(Refused::RoutesBehind(0)) };
+    let behind = ToNode::Registered {
+        term: crate::rendezvous::words::reign(1, TERM),
+        changes: 5,
+        refused: Some(Refused::RoutesBehind(0)),
+    };
     assert_eq!(hall.heard_by(1), [&behind]);
     hall.hears(1, routes(0, 1, 0..4_000));
     let refused = hall.heard_by(1).last().copied().cloned();
@@ -70,7 +74,11 @@ fn a_lease_is_one_members_and_the_other_is_told_whose() {
     hall.hears(1, acquire(1, "a"));
     hall.hears(2, acquire(9, "a"));
     let mine = ToNode::Lease { term: crate::rendezvous::words::reign(1, TERM), number: 1, refused: None };
-    let theirs = ToNode::Lease { term: crate::rendezvous::words::reign(1, TERM), number: 9, refused: Some(Refused::Held(id(1))) };
+    let theirs = ToNode::Lease {
+        term: crate::rendezvous::words::reign(1, TERM),
+        number: 9,
+        refused: Some(Refused::Held(id(1))),
+    };
     assert!(hall.heard_by(1).contains(&&mine) && hall.heard_by(2).contains(&&theirs));
 }
 

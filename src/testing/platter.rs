@@ -10,8 +10,9 @@ use redb::StorageBackend;
 /// What a file system gives out at once.
 const BLOCK_BYTES: u64 = 4096;
 
+/// See the module's text. Clones are of the same one.
 #[derive(Clone, Debug, Default)]
-pub(in crate::testing) struct Platter(Arc<Mutex<State>>);
+pub(crate) struct Platter(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -54,47 +55,51 @@ impl Change {
     }
 }
 
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "tests of the store make more use of it than the simulation")
+)]
 impl Platter {
-    pub(in crate::testing) fn holding(bytes: Vec<u8>) -> Self {
+    pub(crate) fn holding(bytes: Vec<u8>) -> Self {
         Self(Arc::new(Mutex::new(State { seen: bytes.clone(), synced: bytes, ..State::default() })))
     }
 
-    pub(in crate::testing) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.lock().seen.clone()
     }
 
-    pub(in crate::testing) fn syncs(&self) -> u64 {
+    pub(crate) fn syncs(&self) -> u64 {
         self.0.lock().syncs
     }
 
-    pub(in crate::testing) fn lie(&self) {
+    pub(crate) fn lie(&self) {
         self.0.lock().lies = true;
     }
 
     /// The power goes at the call after so many others.
-    pub(in crate::testing) fn cut_after(&self, calls: u64) {
+    pub(crate) fn cut_after(&self, calls: u64) {
         self.0.lock().calls_left = Some(calls);
     }
 
-    pub(in crate::testing) fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         self.0.lock().is_off
     }
 
     /// So many blocks and no more.
-    pub(in crate::testing) fn limit(&self, blocks_max: Option<usize>) {
+    pub(crate) fn limit(&self, blocks_max: Option<usize>) {
         self.0.lock().blocks_max = blocks_max;
     }
 
-    pub(in crate::testing) fn blocks(&self) -> usize {
+    pub(crate) fn blocks(&self) -> usize {
         self.0.lock().blocks.len()
     }
 
-    pub(in crate::testing) fn refuse(&self, kind: Option<ErrorKind>) {
+    pub(crate) fn refuse(&self, kind: Option<ErrorKind>) {
         self.0.lock().refuse = kind;
     }
 
     /// What is found when the power is back: of what was not synced any part, one write perhaps torn.
-    pub(in crate::testing) fn after_the_cut(&self, random: &mut fastrand::Rng) -> Self {
+    pub(crate) fn after_the_cut(&self, random: &mut fastrand::Rng) -> Self {
         let state = self.0.lock();
         let mut found = state.synced.clone();
         // Sometimes all or nothing, which subsets of many writes hardly ever are.
