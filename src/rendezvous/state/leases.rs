@@ -20,9 +20,10 @@ const WAITING_MAX: usize = 256;
 pub struct Token(pub(crate) u64);
 
 impl Token {
-    /// Generations above, places in the log below: 2^20 and 2^44 of them.
-    pub(super) const fn new(generation: u64, index: u64) -> Self {
-        Self(generation << 44 | index)
+    /// Generations above, grants below: 2^20 and 2^44 of them. A generation is above all that were seen before it, so a token is
+    /// too, also where the log that counts the grants was lost in part.
+    const fn new(generation: u64, grants: u64) -> Self {
+        Self(generation << 44 | grants)
     }
 
     /// As a number.
@@ -73,6 +74,8 @@ struct Held {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Leases {
     held: BTreeMap<String, Held>,
+    /// How many there were, of all names.
+    grants: u64,
 }
 
 impl Leases {
@@ -80,7 +83,7 @@ impl Leases {
         &mut self,
         member: MemberId,
         op: &LeaseOp,
-        token: Token,
+        generation: u64,
         changes: &mut Vec<LeaseChange>,
     ) -> Outcome {
         if op.name().is_empty() || op.name().len() > LEASE_NAME_BYTES_MAX {
@@ -88,8 +91,8 @@ impl Leases {
             return Outcome::Refused(Refused::Unsound(text));
         }
         match op {
-            LeaseOp::Acquire { name, wait } => self.acquire(member, name, *wait, token, changes),
-            LeaseOp::Release { name } => self.release(member, name, token, changes),
+            LeaseOp::Acquire { name, wait } => self.acquire(member, name, *wait, generation, changes),
+            LeaseOp::Release { name } => self.release(member, name, generation, changes),
         }
     }
 
@@ -98,14 +101,16 @@ impl Leases {
         member: MemberId,
         name: &str,
         wait: bool,
-        token: Token,
+        generation: u64,
         changes: &mut Vec<LeaseChange>,
     ) -> Outcome {
         let full = |what| Outcome::Refused(Refused::Full(what));
         let many = self.held.len() >= LEASES_MAX;
+        let token = Token::new(generation, self.grants + 1);
         match self.held.get_mut(name) {
             None if many => full(format!("{LEASES_MAX} leases are held")),
             None => {
+                self.grants += 1;
                 let held = Held { by: member, token, waiting: VecDeque::new() };
                 self.held.insert(name.to_owned(), held);
                 changes.push(LeaseChange { name: name.to_owned(), holder: Some((member, token)) });
@@ -127,7 +132,7 @@ impl Leases {
         &mut self,
         member: MemberId,
         name: &str,
-        token: Token,
+        generation: u64,
         changes: &mut Vec<LeaseChange>,
     ) -> Outcome {
         let Some(held) = self.held.get_mut(name) else { return Outcome::Already };
@@ -137,8 +142,12 @@ impl Leases {
             return if held.waiting.len() < before { Outcome::Done } else { Outcome::Already };
         }
         let next = held.waiting.pop_front();
+        let token = Token::new(generation, self.grants + 1);
         match next {
-            Some(next) => (held.by, held.token) = (next, token),
+            Some(next) => {
+                self.grants += 1;
+                (held.by, held.token) = (next, token);
+            }
             None => {
                 self.held.remove(name);
             }
@@ -148,12 +157,12 @@ impl Leases {
     }
 
     /// A member is gone: what it held goes to the next who waits.
-    pub(super) fn forget(&mut self, member: MemberId, token: Token, changes: &mut Vec<LeaseChange>) {
+    pub(super) fn forget(&mut self, member: MemberId, generation: u64, changes: &mut Vec<LeaseChange>) {
         let concerned = |held: &Held| held.by == member || held.waiting.contains(&member);
         let names: Vec<String> =
             self.held.iter().filter(|(_, held)| concerned(held)).map(|(name, _)| name.clone()).collect();
         for name in names {
-            self.release(member, &name, token, changes);
+            self.release(member, &name, generation, changes);
         }
     }
 

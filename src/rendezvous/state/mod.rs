@@ -83,7 +83,6 @@ impl Default for Kept {
 /// What one command is applied with.
 struct Applying<'a> {
     change: &'a mut Change,
-    token: Token,
     /// The view that this command makes, if members come or go.
     view: ViewId,
 }
@@ -151,7 +150,7 @@ impl State {
             Err(why) => return vec![Outcome::Refused(Refused::Unreadable(why))],
         };
         let mut change = Change { index, after: self.index, ..Change::default() };
-        let outcomes = ops.into_iter().map(|op| self.apply_op(index, op, &mut change)).collect();
+        let outcomes = ops.into_iter().map(|op| self.apply_op(op, &mut change)).collect();
         if !change.is_empty() {
             if let Some(view) = change.view {
                 self.kept.view = view;
@@ -162,11 +161,10 @@ impl State {
         outcomes
     }
 
-    fn apply_op(&mut self, index: u64, op: Op, change: &mut Change) -> Outcome {
+    fn apply_op(&mut self, op: Op, change: &mut Change) -> Outcome {
         let next = ViewId { number: self.kept.view.number + 1, ..self.kept.view };
         let view = change.view.unwrap_or(next);
-        let token = Token::new(view.generation, index);
-        let mut applying = Applying { change, token, view };
+        let mut applying = Applying { change, view };
         match op {
             Op::Found { cluster } => self.found(cluster),
             _ if self.kept.cluster.is_none() => Outcome::Refused(Refused::NotFounded),
@@ -178,7 +176,7 @@ impl State {
                 self.change_routes(member, from, to, add, remove, &mut applying)
             }
             Op::Lease { member, op } if self.kept.members.contains_key(&member) => {
-                self.kept.leases.apply(member, &op, applying.token, &mut applying.change.leases)
+                self.kept.leases.apply(member, &op, view.generation, &mut applying.change.leases)
             }
             Op::Lease { .. } => Outcome::Refused(Refused::NotMember),
         }
@@ -248,7 +246,7 @@ impl State {
             None => change.left.push((id, why)),
         }
         change.routes.retain(|routes| routes.member != id);
-        self.kept.leases.forget(id, applying.token, &mut change.leases);
+        self.kept.leases.forget(id, applying.view.generation, &mut change.leases);
         Outcome::Done
     }
 

@@ -167,6 +167,16 @@ fn a_lease_goes_to_the_next_who_waits_when_its_holder_is_gone_with_a_higher_toke
 }
 
 #[test]
+fn who_gets_a_lease_in_the_same_command_as_another_gets_a_higher_token() {
+    let mut log = Log::founded();
+    log.apply(&[join(1), join(2), join(3), acquire(1, "a"), acquire(2, "a"), acquire(3, "a")]);
+    let first = log.state.leases().next().unwrap().holder.unwrap().1;
+    log.apply(&[leave(1), leave(2)]);
+    let (holder, token) = log.state.leases().next().unwrap().holder.unwrap();
+    assert_eq!((holder, token.get()), (id(3), first.get() + 2));
+}
+
+#[test]
 fn what_is_too_much_is_refused_and_changes_nothing() {
     let mut log = Log::founded();
     let loud = Member { name: "n".repeat(MEMBER_BYTES_MAX), ..member(1) };

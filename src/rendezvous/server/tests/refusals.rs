@@ -49,7 +49,7 @@ async fn a_data_directory_belongs_to_one_network_and_one_process() {
         }
     });
     let why = why.await.unwrap().to_string();
-    assert!(why.contains("orders") && why.contains("default") && why.contains("data directory of"), "{why}");
+    assert!(why.contains("orders") && why.contains("default") && why.contains("belongs to network"), "{why}");
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use openraft::storage::Snapshot;
 use openraft::{AnyError, Config, OptionalSend, Raft, Vote};
 
 use super::{Diary, Disk, ME, Store, StoreError, names};
+use crate::Messenger;
+use crate::rendezvous::raft::tasks::Context;
 use crate::rendezvous::raft::types::{Command, Server, ServerId, Types};
 
 /// How long a test waits for what is certain to come.
@@ -68,6 +70,8 @@ impl RaftNetwork<Types> for Nobody {
 }
 
 pub(super) struct Single {
+    /// Its tasks run on this messenger's.
+    _messenger: Messenger,
     pub(super) store: Store,
     pub(super) diary: Diary,
     pub(super) raft: Raft<Types>,
@@ -89,8 +93,11 @@ impl Single {
             max_in_snapshot_log_to_keep: 5,
             ..Config::default()
         };
-        let raft = Raft::new(store.server(), Arc::new(config), Nobody, log, machine).await.unwrap();
-        Ok(Self { store, diary, raft })
+        let messenger = Messenger::builder().start().await.unwrap();
+        let context = Context::new(messenger.spawner(), 1);
+        let raft = Raft::new(store.server(), Arc::new(config), Nobody, log, machine);
+        let raft = context.scope(raft).await.unwrap();
+        Ok(Self { _messenger: messenger, store, diary, raft })
     }
 
     /// The first of its cluster.
