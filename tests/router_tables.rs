@@ -136,7 +136,7 @@ async fn whoever_does_not_tell_its_tables_ends_the_question_in_time() {
     ghost.close().await;
     let plain = Messenger::builder().bind("127.0.0.1:0").start().await.unwrap();
     assert!(matches!(asked(&asks, other.id()).await, Err(FlowError::Unroutable(_))), "no view holds it");
-    install(&[&one, &other, &plain], &[nobody.clone()]);
+    install(&[&one, &other, &plain], std::slice::from_ref(&nobody));
     assert!(matches!(asked(&asks, plain.id()).await, Err(FlowError::Unroutable(_))), "it has no router");
     // Nobody answers there.
     let began = Instant::now();
