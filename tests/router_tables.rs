@@ -19,6 +19,13 @@ impl Message for Job {
     const KIND: Kind = Kind::new("tables.job", 1);
 }
 
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Done(u64);
+
+impl Message for Done {
+    const KIND: Kind = Kind::new("tables.done", 1);
+}
+
 async fn eventually(is_so: impl Fn() -> bool) {
     let end = Instant::now() + LONG;
     while !is_so() {
@@ -150,4 +157,38 @@ async fn whoever_does_not_tell_its_tables_ends_the_question_in_time() {
     for messenger in [one, other, plain] {
         messenger.close().await;
     }
+}
+
+#[tokio::test]
+async fn without_views_a_node_that_becomes_another_is_known_by_that_and_gets_its_answers() {
+    let mut nodes = Vec::new();
+    let mut list = Vec::new();
+    let mut messengers = Vec::new();
+    for _ in 0..2 {
+        let messenger = Messenger::builder().bind("127.0.0.1:0").views(Views::None).start().await.unwrap();
+        list.push(messenger.member().endpoints[0].to_string());
+        messengers.push(messenger);
+    }
+    for messenger in messengers {
+        let source = StaticList::new(list.clone());
+        nodes.push((Node::builder().without_views().source(source).start(&messenger).unwrap(), messenger));
+    }
+    let [(asks, one), (tells, other)] = nodes.try_into().unwrap();
+    let answer = |Job(number), _| std::future::ready(Ok(Done(number)));
+    let _host = tells.host().on(answer).start().unwrap();
+    let was = one.id();
+    eventually(|| asks.external_routes().len() == 1).await;
+    let me = one.reincarnate().unwrap().id;
+    assert_ne!(me, was);
+    // Until all know it, the answer goes to whom it was.
+    let end = Instant::now() + LONG;
+    loop {
+        let asking = asks.hub().request(Job(7)).callback::<Done>().deadline(Duration::from_millis(500));
+        match timeout(LONG, asking.into_future()).await.unwrap() {
+            Ok(done) => break assert_eq!((done, asks.id()), (Done(7), me)),
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+    }
+    one.close().await;
+    other.close().await;
 }

@@ -268,7 +268,10 @@ fn went(inner: &Arc<Inner>, to: MemberId, parcel: Parcel, sent: Result<(), SendE
                 inner.act(|core, now| core.placed(now, job));
             }
         }
-        (What::Control, Err(error)) => tracing::debug!(%to, %error, "a word to a router did not go"),
+        (What::Control, Err(error)) => {
+            tracing::debug!(%to, %error, "a word to a router did not go");
+            inner.carrier.forget(to);
+        }
     }
 }
 

@@ -179,7 +179,7 @@ impl RouteSource for StaticList {
             let seeking = seek(messenger.clone(), routes.clone(), address.clone(), Arc::clone(&met));
             messenger.spawn(with_node(routes.clone(), seeking));
         }
-        messenger.spawn(with_node(routes, lose(messenger.events(), met)));
+        messenger.spawn(with_node(routes.clone(), lose(routes, messenger.events(), met)));
     }
 }
 
@@ -203,18 +203,33 @@ async fn seek(messenger: Messenger, routes: Routes, address: String, met: Met) {
             return;
         }
         let gone = Arc::clone(met.lock().entry(id).or_default());
+        let since = messenger.now();
         routes.node_up(id);
         gone.notified().await;
         met.lock().remove(&id);
         routes.node_down(id);
         // With it go the session and what waits in it, so that what it had is told.
         drop(contact);
+        // Who is about to leave is found there as long as it drains.
+        if messenger.now().saturating_duration_since(since) < AGAIN {
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 }
 
-/// Tells who keeps a contact that it is over.
-async fn lose(mut events: Events, met: Met) {
+/// Tells who keeps a contact that it is over, and notices that this node has become another: its contacts stay, and begin anew.
+async fn lose(routes: Routes, mut events: Events, met: Met) {
     while let Some(event) = events.next().await {
+        routes.act(|inner| {
+            let me = inner.messenger.id();
+            if inner.reborn(me) {
+                let all: Vec<MemberId> = met.lock().keys().copied().collect();
+                inner.act(|core, now| {
+                    core.handle_reborn(now, me);
+                    all.into_iter().for_each(|id| core.handle_node_up(now, id));
+                });
+            }
+        });
         let peer = match event {
             PeerEvent::Left { peer }
             | PeerEvent::Unreachable { peer, .. }

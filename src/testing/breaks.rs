@@ -9,6 +9,7 @@ use super::net::{ConnId, ProcessId, Seen, Told};
 use super::process::{Manner, Note, Process};
 use super::world::World;
 use crate::driver::clock;
+use crate::member::Views;
 use crate::peer::Doing;
 
 /// A link is back within this after most breaks.
@@ -60,6 +61,12 @@ impl World {
             Fault::Remove => {
                 let member = self.process(process).map(Process::me);
                 member.into_iter().for_each(|member| self.remove(member));
+                // Where nobody can be removed a node may become another all the same.
+                if let (Some(member), true, Views::None) =
+                    (member, self.facts.plan.routers, self.facts.plan.views)
+                {
+                    self.later.add(self.facts.now, Later::Reincarnate(process, member));
+                }
             }
             Fault::Leave => self.leave(process),
             Fault::HungHandlers | Fault::SlowHandlers => {

@@ -135,11 +135,11 @@ impl<B: Body + Clone, T> Core<B, T> {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let was_up = std::mem::replace(&mut node.up, false);
         node.news = News::default();
-        node.done.clear();
-        node.shared.clear();
+        let done = std::mem::take(&mut node.done);
         self.owing.remove(&id);
-        if node.sent.is_empty() {
-            self.nodes.remove(&id);
+        self.drop_idle(id);
+        if !done.is_empty() {
+            self.control(id, Control::Done(done));
         }
         self.outputs.push_back(Output::Settle { node: id });
         if was_up {
@@ -196,10 +196,16 @@ impl<B: Body + Clone, T> Core<B, T> {
     fn take_sent(&mut self, from: MemberId, number: u64) -> Option<Sent<B>> {
         let node = self.nodes.get_mut(&from)?;
         let sent = node.sent.remove(&number);
-        if node.sent.is_empty() && !node.up {
-            self.nodes.remove(&from);
-        }
+        self.drop_idle(from);
         sent
+    }
+
+    /// A node that is not there, and of which nothing is left.
+    fn drop_idle(&mut self, id: MemberId) {
+        if self.nodes.get(&id).is_some_and(|node| !node.up && node.sent.is_empty() && node.shared.is_empty())
+        {
+            self.nodes.remove(&id);
+        }
     }
 
     pub(super) fn give_lane_back(&mut self, now: Instant, lane: super::LaneId) {
@@ -417,14 +423,20 @@ impl<B: Body + Clone, T> Core<B, T> {
     }
 
     pub(super) fn owe(&mut self, now: Instant, to: MemberId, number: u64) {
-        let Some(node) = self.nodes.get_mut(&to).filter(|node| node.up) else { return };
-        if let Some(left) = node.shared.get_mut(&number) {
+        if let Some(node) = self.nodes.get_mut(&to)
+            && let Some(left) = node.shared.get_mut(&number)
+        {
             *left -= 1;
             if *left > 0 {
                 return;
             }
             node.shared.remove(&number);
         }
+        let Some(node) = self.nodes.get_mut(&to).filter(|node| node.up) else {
+            // It may be missed here and have missed nothing: then it waits for this word. If it is gone, the messenger knows.
+            self.drop_idle(to);
+            return self.control(to, Control::Done(vec![number]));
+        };
         node.done.push(number);
         if node.done.len() >= DONE_MANY {
             let done = std::mem::take(&mut node.done);

@@ -267,3 +267,32 @@ fn of_a_node_that_is_not_known_no_more_routes_are_kept_than_one_may_have() {
     net.settle();
     assert!(net.side(1).core.table().has(actor(2, host), key("ask").id()), "it was asked for all of them");
 }
+
+#[test]
+fn what_is_done_for_a_node_that_was_given_up_by_one_side_only_is_told_it_all_the_same() {
+    for give_up_first in [true, false] {
+        let mut net = Net::of(2);
+        let all = key("all");
+        let hosts = [net.host(2, &[&all]), net.host(2, &[&all])];
+        net.submit(1, Order { watch: Some(7), ..to_all(order(&all, 1)) });
+        net.submit(1, order(&all, 2));
+        net.settle();
+        let work: Vec<_> =
+            hosts.iter().flat_map(|host| [net.work(2, *host), net.work(2, *host)]).flatten().collect();
+        assert_eq!(work.len(), 3, "to each of both, and to one");
+        // Node 1 has not noticed anything.
+        if give_up_first {
+            net.act(2, |core, now| core.handle_node_down(now, member(1)));
+        }
+        for (at, work) in work.iter().enumerate() {
+            net.settle();
+            assert!(at > 0 || !net.side(1).told.contains(&(7, Told::Handled)));
+            net.handled(2, work, Ok(Vec::new()));
+        }
+        net.act(2, |core, now| core.handle_node_down(now, member(1)));
+        net.pass(Duration::from_millis(50));
+        assert_eq!(net.side(1).told.last(), Some(&(7, Told::Handled)));
+        assert_eq!(net.side(1).core.under_way(), 0);
+        assert!(net.side(2).core.nodes.is_empty());
+    }
+}
