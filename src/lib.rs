@@ -94,8 +94,8 @@ mod member;
 mod messenger;
 mod peer;
 mod plug;
-pub mod router;
 pub mod rendezvous;
+pub mod router;
 mod session;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]

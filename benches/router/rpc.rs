@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use karere::router::{Hub, Node, StaticList};
-use karere::{Kind, MemberId, Message, Messenger, Request};
+use karere::{Contact, Kind, MemberId, Message, Messenger, Request};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -79,6 +79,11 @@ async fn measure(by: &By, size: usize, time: Duration) -> (f64, u64, u64) {
     trips.sort_unstable();
     let at = |share: usize| trips[trips.len() * share / 100];
     let (p50, p99) = (at(50), at(99));
+    (rate(by, size, time).await, p50, p99)
+}
+
+/// Requests a second, with some at once.
+async fn rate(by: &By, size: usize, time: Duration) -> f64 {
     let from = Instant::now();
     let end = from + time;
     let asking: Vec<_> = (0..AT_ONCE)
@@ -98,7 +103,7 @@ async fn measure(by: &By, size: usize, time: Duration) -> (f64, u64, u64) {
     for one in asking {
         count += one.await.unwrap();
     }
-    (count as f64 / from.elapsed().as_secs_f64(), p50, p99)
+    count as f64 / from.elapsed().as_secs_f64()
 }
 
 fn median(mut all: Vec<f64>) -> f64 {
@@ -132,28 +137,52 @@ async fn compare(what: &str, bare: &By, routed: &By, rounds: usize, time: Durati
     }
 }
 
+/// Two processes, and both ways between them.
+struct Two {
+    messenger: Messenger,
+    node: Node,
+    bare: By,
+    routed: By,
+    _contact: Contact,
+    _server: Server,
+}
+
+impl Two {
+    async fn start() -> Self {
+        let messenger = Messenger::builder().bind("127.0.0.1:0").start().await.unwrap();
+        let own = messenger.local_address().unwrap().to_string();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut child =
+            command.arg("serve").arg(&own).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        let server = Server(child);
+        let address = address.trim().to_owned();
+        let source = StaticList::new([address.clone()]);
+        let node = Node::builder().without_views().source(source).start(&messenger).unwrap();
+        while node.external_routes().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let contact = messenger.contact(&address).await.unwrap();
+        let (bare, routed) = (By::Messenger(messenger.clone(), contact.id()), By::Router(node.hub()));
+        Self { messenger, node, bare, routed, _contact: contact, _server: server }
+    }
+}
+
+/// One of both ways alone, to be profiled.
+pub(crate) async fn load(by: &str, size: usize, seconds: u64) {
+    let two = Two::start().await;
+    let by = if by == "bare" { &two.bare } else { &two.routed };
+    println!("{:.0} requests a second", rate(by, size, Duration::from_secs(seconds)).await);
+}
+
 pub(crate) async fn run(quick: bool) {
     let (rounds, time) = if quick { (3, Duration::from_millis(300)) } else { (7, Duration::from_secs(2)) };
-    let messenger = Messenger::builder().bind("127.0.0.1:0").start().await.unwrap();
-    let own = messenger.local_address().unwrap().to_string();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let mut child =
-        command.arg("serve").arg(&own).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut address = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-    let _server = Server(child);
-    let address = address.trim().to_owned();
-    let node =
-        Node::builder().without_views().source(StaticList::new([address.clone()])).start(&messenger).unwrap();
-    while node.external_routes().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let contact = messenger.contact(&address).await.unwrap();
-    let (bare, routed) = (By::Messenger(messenger.clone(), contact.id()), By::Router(node.hub()));
-    compare("two processes", &bare, &routed, rounds, time).await;
+    let Two { messenger, node, bare, routed, .. } = &Two::start().await;
+    compare("two processes", bare, routed, rounds, time).await;
     let _host =
         node.host().concurrency(8).on(|Ask(bytes), _| async move { Ok(Answer(bytes)) }).start().unwrap();
     messenger.add_request_handler(|_, Ask(bytes)| async move { Ok(Answer(bytes)) }).unwrap();
     let bare = By::Messenger(messenger.clone(), messenger.id());
-    compare("one process", &bare, &routed, rounds, time).await;
+    compare("one process", &bare, routed, rounds, time).await;
 }
