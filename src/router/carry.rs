@@ -66,7 +66,7 @@ struct Way {
 pub(crate) struct Carrier {
     messenger: Messenger,
     inner: Weak<Inner>,
-    ways: RwLock<HashMap<MemberId, Arc<Mutex<Way>>>>,
+    ways: RwLock<HashMap<MemberId, Arc<Mutex<Way>>, foldhash::fast::RandomState>>,
 }
 
 impl Carrier {
@@ -136,17 +136,10 @@ impl Carrier {
 
     /// Receipts of what is done are not needed any more.
     pub(crate) fn prune(&self, inner: &Arc<Inner>, of: MemberId) {
-        let first = inner.first_sent_to(of);
         let way = self.way(of);
         let mut way = way.lock();
-        match first {
-            Some(first) => {
-                while way.receipts.front().is_some_and(|(number, _)| *number < first) {
-                    way.receipts.pop_front();
-                }
-            }
-            None => way.receipts.clear(),
-        }
+        let done = inner.done_first(of, way.receipts.iter().map(|(number, _)| *number));
+        way.receipts.drain(..done);
     }
 
     /// Finds out what became of what this node has. `departed`: it does not come back, so of what it took nobody knows.

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -148,6 +148,11 @@ pub struct Context {
 }
 
 impl Context {
+    fn new(node: &Arc<Inner>, envelope: &Arc<Envelope>, host: u32, expires: Instant) -> Self {
+        let here = ActorRef { node: node.id(), host };
+        Self { envelope: Arc::clone(envelope), hub: node.hub_of_actors(), here, expires }
+    }
+
     /// Which flow it belongs to.
     #[must_use]
     pub fn flow(&self) -> Correlation {
@@ -316,8 +321,9 @@ impl HostBuilder {
             stopped: AtomicBool::new(false),
             several: self.concurrency > 1,
             slow: AtomicBool::new(false),
+            quick: AtomicU32::new(0),
         });
-        let id = inner.add_host(&keys, &shared)?;
+        let id = inner.add_host(&keys, &shared, self.concurrency)?;
         for _ in 0..self.concurrency {
             inner.messenger.spawn(work(Arc::downgrade(inner), Arc::clone(&shared), id));
         }
@@ -353,13 +359,36 @@ impl Host {
 
 /// What the tasks of a host share.
 pub(crate) struct Shared {
-    handlers: HashMap<KeyId, Arc<dyn Handle>>,
+    handlers: HashMap<KeyId, Arc<dyn Handle>, foldhash::fast::RandomState>,
     pub(crate) bell: Notify,
     pub(crate) stopped: AtomicBool,
     /// More than one task takes its work.
     several: bool,
     /// The last handler kept its thread for long.
     slow: AtomicBool,
+    /// Handlers that were quick, one after the other, up to the last.
+    quick: AtomicU32,
+}
+
+/// So many handlers that were quick, one after the other, and the next one runs where its message arrives: a wake-up and a turn of
+/// another task cost several times what a quick handler takes. One that is slow all the same, or waits, holds up what arrived
+/// behind it by no more than its first step, and not again for as many messages.
+const QUICK_IN_A_ROW: u32 = if cfg!(any(test, feature = "testing")) { 4 } else { 64 };
+
+impl Shared {
+    /// Its handlers may run where their messages arrive.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.quick.load(Ordering::Relaxed) >= QUICK_IN_A_ROW && !self.stopped.load(Ordering::Acquire)
+    }
+
+    /// A handler was, or was not, done at once and in a short time.
+    fn note_quick(&self, quick: bool) {
+        let before = self.quick.load(Ordering::Relaxed);
+        let now = if quick { before.saturating_add(1).min(QUICK_IN_A_ROW) } else { 0 };
+        if now != before {
+            self.quick.store(now, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A handler that keeps its thread for longer is worth another thread. Below that waking one costs more than it gains.
@@ -383,21 +412,15 @@ async fn work(inner: std::sync::Weak<Inner>, shared: Arc<Shared>, host: u32) {
         }
         let from = node.messenger.now();
         let Work { job, envelope, body, expires } = work;
-        let envelope = Arc::new(envelope);
-        let here = ActorRef { node: node.id(), host };
-        let hub = node.hub_of_actors();
+        let context = Context::new(&node, &envelope, host, expires);
         drop(node);
-        let context = Context { envelope: Arc::clone(&envelope), hub, here, expires };
-        let outcome = match shared.handlers.get(&envelope.key) {
-            Some(handler) => WITHIN.scope((), guarded(&shared, || handler.call(body, context))).await,
-            None => Err("no handler".to_owned()),
-        };
+        let handling = WITHIN.sync_scope((), || shared.begin(&envelope, body, context));
+        let (outcome, waited) = WITHIN.scope((), shared.run(handling)).await;
         let Some(node) = inner.upgrade() else { return };
-        if shared.several {
-            let slow = node.messenger.now().saturating_duration_since(from) > SLOW;
-            if slow != shared.slow.load(Ordering::Relaxed) {
-                shared.slow.store(slow, Ordering::Relaxed);
-            }
+        let slow = node.messenger.now().saturating_duration_since(from) > SLOW;
+        shared.note_quick(!slow && !waited);
+        if shared.several && slow != shared.slow.load(Ordering::Relaxed) {
+            shared.slow.store(slow, Ordering::Relaxed);
         }
         node.act(|core, now| core.handle_handled(now, job, &envelope, expires, outcome));
         drop(node);
@@ -405,24 +428,68 @@ async fn work(inner: std::sync::Weak<Inner>, shared: Arc<Shared>, host: u32) {
     }
 }
 
-/// A panic, of the call or of the future it gives, is a failure.
-async fn guarded(shared: &Shared, call: impl FnOnce() -> Handling) -> Outcome {
-    let mut handling = match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(handling) => handling,
-        Err(panic) => return Err(text_of(&*panic)),
-    };
-    let mut waits = false;
-    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx))) {
-        Ok(poll) => {
-            if poll.is_pending() && shared.several && !std::mem::replace(&mut waits, true) {
-                // It waits: what comes next is for another of the host's tasks.
-                shared.bell.notify_one();
-            }
-            poll
+/// Handles a message in the task in which it arrived. If the handler has to wait, it goes on in a task of its own.
+pub(crate) async fn handle_at_once(node: &Arc<Inner>, shared: &Arc<Shared>, host: u32, work: Work<Content>) {
+    let from = node.messenger.now();
+    let Work { job, envelope, body, expires } = work;
+    let context = Context::new(node, &envelope, host, expires);
+    let mut handling = within_actor(node, || shared.begin(&envelope, body, context));
+    let first = std::future::poll_fn(|cx| Poll::Ready(within_actor(node, || step(&mut handling, cx)))).await;
+    let slow = node.messenger.now().saturating_duration_since(from) > SLOW;
+    shared.note_quick(!slow && first.is_ready());
+    match first {
+        Poll::Ready(outcome) => {
+            drop(handling);
+            node.act(|core, now| core.handle_handled(now, job, &envelope, expires, outcome));
         }
-        Err(panic) => Poll::Ready(Err(text_of(&*panic))),
-    })
-    .await
+        Poll::Pending => {
+            let (inner, shared) = (Arc::downgrade(node), Arc::clone(shared));
+            node.messenger.spawn(async move {
+                let (outcome, _) = WITHIN.scope((), shared.run(handling)).await;
+                let Some(node) = inner.upgrade() else { return };
+                node.act(|core, now| core.handle_handled(now, job, &envelope, expires, outcome));
+            });
+        }
+    }
+    // What else this thread has to do gets its turn after some of them.
+    tokio::task::coop::consume_budget().await;
+}
+
+/// It is a handler of an actor that runs, and none of the messenger's.
+fn within_actor<T>(node: &Inner, work: impl FnOnce() -> T) -> T {
+    node.messenger.outside_handler(|| WITHIN.sync_scope((), work))
+}
+
+/// One step of a handler. A panic is a failure.
+fn step(handling: &mut Handling, cx: &mut std::task::Context<'_>) -> Poll<Outcome> {
+    catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx)))
+        .unwrap_or_else(|panic| Poll::Ready(Err(text_of(&*panic))))
+}
+
+impl Shared {
+    /// Calls the handler of a message. A panic of the call is a failure.
+    fn begin(&self, envelope: &Envelope, body: Content, context: Context) -> Handling {
+        let Some(handler) = self.handlers.get(&envelope.key) else {
+            return Box::pin(std::future::ready(Err("no handler".to_owned())));
+        };
+        catch_unwind(AssertUnwindSafe(|| handler.call(body, context)))
+            .unwrap_or_else(|panic| Box::pin(std::future::ready(Err(text_of(&*panic)))))
+    }
+
+    /// Runs a handler to its end, and tells whether it had to wait.
+    async fn run(&self, mut handling: Handling) -> (Outcome, bool) {
+        let mut waited = false;
+        let outcome = std::future::poll_fn(|cx| {
+            let polled = step(&mut handling, cx);
+            if polled.is_pending() && !std::mem::replace(&mut waited, true) && self.several {
+                // What comes next is for another of the host's tasks.
+                self.bell.notify_one();
+            }
+            polled
+        });
+        let outcome = outcome.await;
+        (outcome, waited)
+    }
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> String {

@@ -10,10 +10,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::content::{self, Content};
 use super::core::{Answer, Order, Told};
-use super::envelope::{ActorRef, CALLBACK_KEYS_MAX, Correlation, Distribution, TraceContext};
+use super::envelope::{ActorRef, CALLBACK_KEYS_MAX, Correlation, Distribution, Keys, TraceContext};
 use super::error::FlowError;
 use super::host::is_within_actor;
-use super::key::{KeyId, MessageKey, id_of};
+use super::key::{MessageKey, id_of};
 use super::node::Inner;
 use crate::{MemberId, Message};
 use std::sync::Arc;
@@ -412,7 +412,7 @@ impl<M: Message, R: FromReply + Send + 'static> IntoFuture for Request<M, R> {
         let Self { sending, keys, .. } = self;
         Box::pin(async move {
             let (inner, hub) = (Arc::clone(&sending.hub.inner), sending.hub.id);
-            let ids: Vec<KeyId> = keys.iter().map(MessageKey::id).collect();
+            let ids: Keys = keys.iter().map(MessageKey::id).collect();
             keys.iter().zip(&ids).for_each(|(key, id)| inner.note_name(*id, key));
             let order = sending.order(None, false)?;
             let (token, answered) = oneshot::channel::<Answer<Content>>();

@@ -18,7 +18,7 @@ use super::content::Content;
 use super::core::{Answer, Core, CoreConfig, Output, RouterCounts, Scope, Told, Work};
 use super::envelope::{ActorRef, Control, Envelope, Failure, FlowHead, ReplyHead, RouteRecord, decode};
 use super::error::{FlowError, RouteError};
-use super::host::{HostBuilder, Shared};
+use super::host::{self, HostBuilder, Shared};
 use super::hub::Hub;
 use super::key::{KeyId, MessageKey};
 use super::source::{self, Route, RouteChange, RouteSource};
@@ -113,7 +113,7 @@ pub(crate) struct Inner {
     pub(crate) kinds: Kinds,
     core: Mutex<TheCore>,
     pub(crate) carrier: Carrier,
-    hosts: Mutex<HashMap<u32, Arc<Shared>>>,
+    hosts: Mutex<HashMap<u32, Arc<Shared>, foldhash::fast::RandomState>>,
     watches: Mutex<HashMap<u64, watch::Sender<Option<Told>>>>,
     names: RwLock<BTreeMap<KeyId, MessageKey>>,
     next_watch: AtomicU64,
@@ -245,13 +245,14 @@ impl Inner {
     /// A message for another node, or what it says, has come.
     fn listen(self: &Arc<Self>) -> Result<(), HandlerError> {
         let Kinds { flow, reply, control } = self.kinds;
-        self.on(flow, |inner, from, bytes| match decode::<FlowHead>(&bytes) {
-            Ok((head, body)) => {
-                if !inner.act(|core, now| core.handle_flow(now, from, head, Content::Bytes(body))) {
-                    tracing::warn!(%from, "a message that breaks the router's bounds");
+        let inner = Arc::downgrade(self);
+        self.messenger.add_raw_handler(flow, move |from, raw: Raw| {
+            let inner = inner.upgrade();
+            async move {
+                if let Some(inner) = inner {
+                    inner.take_flow(from, &raw.into_bytes()).await;
                 }
             }
-            Err(error) => tracing::warn!(%from, %error, "a message that cannot be read"),
         })?;
         self.on(reply, |inner, from, bytes| match decode::<ReplyHead>(&bytes) {
             Ok((head, body)) => {
@@ -266,6 +267,26 @@ impl Inner {
             }
             Err(error) => tracing::warn!(%from, %error, "a word of a router that cannot be read"),
         })
+    }
+
+    /// A message for a host here. A quick handler runs here and now; a slow one where its host does.
+    async fn take_flow(self: &Arc<Self>, from: MemberId, bytes: &Bytes) {
+        let (head, body) = match decode::<FlowHead>(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => return tracing::warn!(%from, %error, "a message that cannot be read"),
+        };
+        let (host, body) = (head.host, Content::Bytes(body));
+        let quick = self.hosts.lock().get(&host).filter(|shared| shared.is_quick()).cloned();
+        let (sound, work) = self.act(|core, now| {
+            let sound = core.handle_flow(now, from, head, body);
+            (sound, quick.as_ref().and_then(|_| core.begin_at_once(now, host)))
+        });
+        if !sound {
+            tracing::warn!(%from, "a message that breaks the router's bounds");
+        }
+        if let (Some(shared), Some(work)) = (quick, work) {
+            host::handle_at_once(self, &shared, host, work).await;
+        }
     }
 
     fn on(
@@ -288,6 +309,7 @@ impl Inner {
         self: &Arc<Self>,
         keys: &[(MessageKey, Scope)],
         shared: &Arc<Shared>,
+        concurrency: usize,
     ) -> Result<u32, RouteError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(RouteError::Closed);
@@ -295,7 +317,12 @@ impl Inner {
         // The lock before the core's, so that who is woken is found.
         let mut hosts = self.hosts.lock();
         let now = self.messenger.now();
-        let host = self.core.lock().add_host(now, keys)?;
+        let host = {
+            let mut core = self.core.lock();
+            let host = core.add_host(now, keys)?;
+            core.bound_host(host, concurrency);
+            host
+        };
         hosts.insert(host, Arc::clone(shared));
         drop(hosts);
         keys.iter().for_each(|(key, _)| self.note_name(key.id(), key));
@@ -341,8 +368,10 @@ impl Inner {
         self.core.lock().is_up(node)
     }
 
-    pub(crate) fn first_sent_to(&self, node: MemberId) -> Option<u64> {
-        self.core.lock().first_sent_to(node)
+    /// How many of these at the beginning the node has said to be done.
+    pub(crate) fn done_first(&self, node: MemberId, numbers: impl Iterator<Item = u64>) -> usize {
+        let core = self.core.lock();
+        numbers.take_while(|number| !core.is_sent(node, *number)).count()
     }
 
     // ---- who waits ----

@@ -1,5 +1,7 @@
 //! What comes from other nodes, and that they come and go.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::envelope::{
@@ -165,12 +167,16 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     /// Numbers of what a node has not said to be done.
     pub(crate) fn sent_to(&self, node: MemberId) -> Vec<u64> {
-        self.nodes.get(&node).map(|node| node.sent.keys().copied().collect()).unwrap_or_default()
+        let mut numbers: Vec<u64> =
+            self.nodes.get(&node).map(|node| node.sent.keys().copied().collect()).unwrap_or_default();
+        // In their order, so that a seed replays.
+        numbers.sort_unstable();
+        numbers
     }
 
-    /// The least of them.
-    pub(crate) fn first_sent_to(&self, node: MemberId) -> Option<u64> {
-        self.nodes.get(&node)?.sent.keys().next().copied()
+    /// Whether it is one of them.
+    pub(crate) fn is_sent(&self, node: MemberId, number: u64) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.sent.contains_key(&number))
     }
 
     fn take_sent(&mut self, from: MemberId, number: u64) -> Option<Sent<B>> {
@@ -192,10 +198,13 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     /// A message of another node. `false`: it breaks a bound, and was dropped.
     pub(crate) fn handle_flow(&mut self, now: Instant, from: MemberId, head: FlowHead, body: B) -> bool {
-        let FlowHead { number, host, left_ms, envelope } = head;
+        let FlowHead { number, host, left_ms, mut envelope } = head;
         if !envelope.is_sound() {
             return false;
         }
+        // The way here.
+        let on_arrival = Arc::make_mut(&mut envelope);
+        on_arrival.hops = on_arrival.hops.saturating_add(1);
         if envelope.hops > self.config.hops_max {
             // Its sender allows more.
             self.fail(&envelope, Some(body), Failure::Limit, None);
@@ -227,7 +236,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
         let expires = now + Duration::from_millis(left_ms.into());
         for host in hosts {
-            let job = self.job(Source::Elsewhere { from, number, bytes });
+            let job = self.job(host, Source::Elsewhere { from, number, bytes });
             self.enqueue(host, Work { job, envelope: envelope.clone(), body: body.clone(), expires });
         }
         if tell {
@@ -415,11 +424,11 @@ impl<B: Body + Clone, T> Core<B, T> {
 }
 
 impl<B> Node<B> {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             up: false,
             news: News { all: false, add: Vec::new(), remove: Vec::new() },
-            sent: std::collections::BTreeMap::new(),
+            sent: HashMap::default(),
             done: Vec::new(),
             shared: std::collections::BTreeMap::new(),
         }

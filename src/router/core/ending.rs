@@ -1,5 +1,6 @@
 //! How work and flows end: handled, answered, failed, too late.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::envelope::{
@@ -17,7 +18,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         &mut self,
         now: Instant,
         job: u64,
-        envelope: &Envelope,
+        envelope: &Arc<Envelope>,
         expires: Instant,
         outcome: Result<Vec<Product<B>>, String>,
     ) {
@@ -36,6 +37,14 @@ impl<B: Body + Clone, T> Core<B, T> {
     pub(super) fn finish_handling(&mut self, now: Instant, job: u64) {
         if let Some(job) = self.jobs.get_mut(&job) {
             job.handled = true;
+            let (host, at_once) = (job.host, job.at_once);
+            if let Some(of) = self.hosts.get_mut(&host) {
+                of.running = of.running.saturating_sub(1);
+                // Who was woken meanwhile found that as many run as may.
+                if at_once && !of.queue.is_empty() {
+                    self.outputs.push_back(Output::Wake(host));
+                }
+            }
         }
         self.finish(now, job);
     }
@@ -70,6 +79,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             trace: of.trace,
             trail: of.trail.clone(),
         };
+        let envelope = Arc::new(envelope);
         let flow = Flow { envelope, body, expires, parent: Some(job), watch: None, tries: 0, doubt: None };
         if flow.envelope.depth > self.config.depth_max {
             return self.end(now, flow, Failure::Limit);
@@ -163,7 +173,7 @@ impl<B: Body + Clone, T> Core<B, T> {
     }
 
     /// Tells whoever waits for the flow, and the hook for what is dead. `job`: the work that it came of is done when it is told.
-    pub(super) fn fail(&mut self, envelope: &Envelope, body: Option<B>, why: Failure, job: Option<u64>) {
+    pub(super) fn fail(&mut self, envelope: &Arc<Envelope>, body: Option<B>, why: Failure, job: Option<u64>) {
         if let Some(callback) = &envelope.callback {
             let head = ReplyHead {
                 hub: callback.hub,
@@ -188,7 +198,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
         if let Some(body) = body {
             self.counts.dead += 1;
-            self.outputs.push_back(Output::Dead { envelope: envelope.clone(), body, why });
+            self.outputs.push_back(Output::Dead { envelope: Arc::clone(envelope), body, why });
         }
     }
 

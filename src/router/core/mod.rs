@@ -21,6 +21,7 @@ pub(crate) use table::Refused;
 pub use table::{Preference, Scope};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use discovery::Discovery;
@@ -28,7 +29,9 @@ use lanes::{LaneId, Lanes};
 use promises::Promises;
 use table::Table;
 
-use super::envelope::{ActorRef, Body, Callback, Control, Correlation, Envelope, ReplyHead, RouteRecord};
+use super::envelope::{
+    ActorRef, Body, Callback, Control, Correlation, Envelope, Keys, ReplyHead, RouteRecord,
+};
 use super::key::KeyId;
 use crate::{MemberId, ViewId};
 
@@ -42,15 +45,21 @@ const DONE_MANY: usize = lanes::WINDOW / 4;
 /// How often what waits is looked through for what has no time left.
 const SWEEP: Duration = Duration::from_millis(50);
 
-/// A host here: what waits for it.
+/// A host here: what waits for it, and how many of its handlers run.
 #[derive(Debug)]
 struct Host<B> {
     queue: VecDeque<Work<B>>,
+    running: usize,
+    running_max: usize,
 }
 
 /// Whose work a message is, until all that came of it has its place.
 #[derive(Debug)]
 struct Job {
+    /// Whose work.
+    host: u32,
+    /// A handler has begun it, where it arrived.
+    at_once: bool,
     source: Source,
     /// What came of it and has no place yet.
     open: usize,
@@ -79,7 +88,7 @@ struct Node<B> {
     /// It may be sent to.
     up: bool,
     news: News,
-    sent: BTreeMap<u64, Sent<B>>,
+    sent: HashMap<u64, Sent<B>, foldhash::fast::RandomState>,
     done: Vec<u64>,
     /// Of messages of it to several hosts here: how many are not done.
     shared: BTreeMap<u64, usize>,
@@ -204,7 +213,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         &mut self,
         now: Instant,
         hub: u32,
-        keys: Vec<KeyId>,
+        keys: Keys,
         token: T,
         order: Order<B>,
     ) -> Result<u64, (T, B)> {
@@ -225,20 +234,25 @@ impl<B: Body + Clone, T> Core<B, T> {
         Ok(promise)
     }
 
-    fn begin(&mut self, now: Instant, order: Order<B>, callback: Option<Callback>) -> (Envelope, Begun<B>) {
+    fn begin(
+        &mut self,
+        now: Instant,
+        order: Order<B>,
+        callback: Option<Callback>,
+    ) -> (Arc<Envelope>, Begun<B>) {
         let Order { key, body, to, time_to_live, idempotent, affinity, trace, trail, watch, tell } = order;
         let flow = Correlation { member: self.me, number: self.next_flow };
         self.next_flow += 1;
         let trail = trail.then(Vec::new);
         let envelope =
             Envelope { key, flow, hops: 0, depth: 0, to, idempotent, tell, callback, affinity, trace, trail };
-        (envelope, Begun { body, expires: now + time_to_live, watch })
+        (Arc::new(envelope), Begun { body, expires: now + time_to_live, watch })
     }
 
-    fn job(&mut self, source: Source) -> u64 {
+    fn job(&mut self, host: u32, source: Source) -> u64 {
         let id = self.next_job;
         self.next_job += 1;
-        self.jobs.insert(id, Job { source, open: 0, handled: false });
+        self.jobs.insert(id, Job { host, at_once: false, source, open: 0, handled: false });
         id
     }
 
