@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::content::Content;
-use super::envelope::{Control, FlowHead, ReplyHead, encode};
+use super::envelope::{Control, Failure, FlowHead, ReplyHead, encode, encoded};
 use super::node::Inner;
 use crate::{Cause, Class, Kind, Lost, MemberId, Messenger, Raw, Receipt, SendError};
 
@@ -36,15 +36,20 @@ impl Parcel {
         Self { raw: Raw::new(kind, encode(head, body).unwrap_or_default()), what: What::Flow(head.number) }
     }
 
-    pub(crate) fn reply(
-        kind: Kind,
-        head: ReplyHead,
-        body: Option<Content>,
-        bytes: &[u8],
-        job: Option<u64>,
-    ) -> Self {
-        let raw = Raw::new(kind, encode(&head, bytes).unwrap_or_default());
-        Self { raw, what: What::Reply { head, body, job } }
+    /// If the body cannot be encoded, whoever waits is told so.
+    pub(crate) fn reply(kind: Kind, head: ReplyHead, body: Option<Content>, job: Option<u64>) -> Self {
+        let bytes = encoded(|out| {
+            let out = postcard::to_extend(&head, out).map_err(|error| error.to_string())?;
+            if let Some(body) = &body { body.append_to(out) } else { Ok(out) }
+        });
+        match bytes {
+            Ok(bytes) => Self { raw: Raw::new(kind, bytes), what: What::Reply { head, body, job } },
+            Err(why) => {
+                let head = ReplyHead { outcome: Err(Failure::Handler(why)), ..head };
+                let raw = Raw::new(kind, encode(&head, &[]).unwrap_or_default());
+                Self { raw, what: What::Reply { head, body: None, job } }
+            }
+        }
     }
 
     pub(crate) fn control(kind: Kind, control: &Control) -> Self {

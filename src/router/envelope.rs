@@ -1,5 +1,6 @@
 //! What travels with a message from node to node, as the wire has it and as the router keeps it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -179,11 +180,34 @@ pub(crate) const TRAIL_MAX: usize = 32;
 /// Keys that end a flow.
 pub(crate) const CALLBACK_KEYS_MAX: usize = 16;
 
+/// What is encoded is put together here: a buffer that grows a message would cost several allocations.
+const SCRATCH_BYTES_MAX: usize = 4096;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Bytes of what `write` appends.
+pub(crate) fn encoded<E>(write: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, E>) -> Result<Bytes, E> {
+    // Taken out, so that a `Serialize` that encodes something itself finds another one.
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let out = write(scratch)?;
+    if out.len() > SCRATCH_BYTES_MAX {
+        return Ok(out.into());
+    }
+    let bytes = Bytes::copy_from_slice(&out);
+    SCRATCH.set(out);
+    Ok(bytes)
+}
+
 /// Head and body in one message.
 pub(crate) fn encode<H: Serialize>(head: &H, body: &[u8]) -> Result<Bytes, postcard::Error> {
-    let mut out = postcard::to_extend(head, Vec::with_capacity(160 + body.len()))?;
-    out.extend_from_slice(body);
-    Ok(out.into())
+    encoded(|out| {
+        let mut out = postcard::to_extend(head, out)?;
+        out.extend_from_slice(body);
+        Ok(out)
+    })
 }
 
 /// What comes behind the head is the body.

@@ -417,32 +417,45 @@ async fn work(inner: std::sync::Weak<Inner>, shared: Arc<Shared>, host: u32) {
         let handling = WITHIN.sync_scope((), || shared.begin(&envelope, body, context));
         let (outcome, waited) = WITHIN.scope((), shared.run(handling)).await;
         let Some(node) = inner.upgrade() else { return };
-        let slow = node.messenger.now().saturating_duration_since(from) > SLOW;
+        let now = node.messenger.now();
+        let slow = now.saturating_duration_since(from) > SLOW;
         shared.note_quick(!slow && !waited);
         if shared.several && slow != shared.slow.load(Ordering::Relaxed) {
             shared.slow.store(slow, Ordering::Relaxed);
         }
-        node.act(|core, now| core.handle_handled(now, job, &envelope, expires, outcome));
+        node.act_at(now, |core, now| core.handle_handled(now, job, &envelope, expires, outcome));
         drop(node);
         tokio::task::coop::consume_budget().await;
     }
 }
 
 /// Handles a message in the task in which it arrived. If the handler has to wait, it goes on in a task of its own.
-pub(crate) async fn handle_at_once(node: &Arc<Inner>, shared: &Arc<Shared>, host: u32, work: Work<Content>) {
-    let from = node.messenger.now();
+pub(crate) async fn handle_at_once(
+    node: &Arc<Inner>,
+    shared: &Arc<Shared>,
+    host: u32,
+    work: Work<Content>,
+    from: Instant,
+) {
     let Work { job, envelope, body, expires } = work;
     let context = Context::new(node, &envelope, host, expires);
-    let mut handling = within_actor(node, || shared.begin(&envelope, body, context));
-    let first = std::future::poll_fn(|cx| Poll::Ready(within_actor(node, || step(&mut handling, cx)))).await;
-    let slow = node.messenger.now().saturating_duration_since(from) > SLOW;
-    shared.note_quick(!slow && first.is_ready());
-    match first {
-        Poll::Ready(outcome) => {
-            drop(handling);
-            node.act(|core, now| core.handle_handled(now, job, &envelope, expires, outcome));
+    // The waker only: the first step is taken here, whatever comes of it.
+    let waker = std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let first = within_actor(node, || {
+        let mut handling = shared.begin(&envelope, body, context);
+        match step(&mut handling, &mut std::task::Context::from_waker(&waker)) {
+            Poll::Ready(outcome) => Ok(outcome),
+            Poll::Pending => Err(handling),
         }
-        Poll::Pending => {
+    });
+    let now = node.messenger.now();
+    let slow = now.saturating_duration_since(from) > SLOW;
+    shared.note_quick(!slow && first.is_ok());
+    match first {
+        Ok(outcome) => {
+            node.act_at(now, |core, now| core.handle_handled(now, job, &envelope, expires, outcome));
+        }
+        Err(handling) => {
             let (inner, shared) = (Arc::downgrade(node), Arc::clone(shared));
             node.messenger.spawn(async move {
                 let (outcome, _) = WITHIN.scope((), shared.run(handling)).await;

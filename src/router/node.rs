@@ -115,7 +115,7 @@ pub(crate) struct Inner {
     pub(crate) carrier: Carrier,
     hosts: Mutex<HashMap<u32, Arc<Shared>, foldhash::fast::RandomState>>,
     watches: Mutex<HashMap<u64, watch::Sender<Option<Told>>>>,
-    names: RwLock<BTreeMap<KeyId, MessageKey>>,
+    names: RwLock<HashMap<KeyId, MessageKey, foldhash::fast::RandomState>>,
     next_watch: AtomicU64,
     next_hub: AtomicU32,
     timer: Arc<Timer>,
@@ -183,14 +183,22 @@ impl Inner {
 
     /// Lets something happen to the core, then does what it wants done.
     pub(crate) fn act<R>(self: &Arc<Self>, happen: impl FnOnce(&mut TheCore, Instant) -> R) -> R {
-        let now = self.messenger.now();
+        self.act_at(self.messenger.now(), happen)
+    }
+
+    /// The same for whoever has looked at the clock.
+    pub(crate) fn act_at<R>(
+        self: &Arc<Self>,
+        now: Instant,
+        happen: impl FnOnce(&mut TheCore, Instant) -> R,
+    ) -> R {
         // What is to be done may make more happen: that takes another one.
         let mut outputs = OUTPUTS.take();
         let (result, next) = {
             let mut core = self.core.lock();
             let result = happen(&mut core, now);
             core.swap_outputs(&mut outputs);
-            (result, core.poll_timeout())
+            (result, core.take_alarm())
         };
         self.timer.arm(next);
         outputs.drain(..).for_each(|output| self.perform(output));
@@ -206,16 +214,7 @@ impl Inner {
                 Err(why) => self.act(|core, now| core.handle_unsendable(now, to, head.number, why)),
             },
             Output::Reply { to, head, body, job } => {
-                let bytes = body.as_ref().map_or(Ok(Bytes::new()), Content::to_bytes);
-                match bytes {
-                    Ok(bytes) => {
-                        self.carrier.send(self, to, Parcel::reply(self.kinds.reply, head, body, &bytes, job));
-                    }
-                    Err(why) => {
-                        let head = ReplyHead { outcome: Err(Failure::Handler(why)), ..head };
-                        self.carrier.send(self, to, Parcel::reply(self.kinds.reply, head, None, &[], job));
-                    }
-                }
+                self.carrier.send(self, to, Parcel::reply(self.kinds.reply, head, body, job));
             }
             Output::Control { to, control } => {
                 self.carrier.send(self, to, Parcel::control(self.kinds.control, &control));
@@ -277,7 +276,8 @@ impl Inner {
         };
         let (host, body) = (head.host, Content::Bytes(body));
         let quick = self.hosts.lock().get(&host).filter(|shared| shared.is_quick()).cloned();
-        let (sound, work) = self.act(|core, now| {
+        let now = self.messenger.now();
+        let (sound, work) = self.act_at(now, |core, now| {
             let sound = core.handle_flow(now, from, head, body);
             (sound, quick.as_ref().and_then(|_| core.begin_at_once(now, host)))
         });
@@ -285,7 +285,7 @@ impl Inner {
             tracing::warn!(%from, "a message that breaks the router's bounds");
         }
         if let (Some(shared), Some(work)) = (quick, work) {
-            host::handle_at_once(self, &shared, host, work).await;
+            host::handle_at_once(self, &shared, host, work, now).await;
         }
     }
 

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use super::super::envelope::{
     ActorRef, Body, Control, Distribution, Failure, FlowHead, ReplyHead, Returned, RouteRecord,
 };
@@ -212,10 +214,9 @@ impl<B: Body + Clone, T> Core<B, T> {
             return true;
         }
         let (key, tell) = (envelope.key, envelope.tell);
-        let hosts = match host {
-            0 => self.table.hosts_with(key, true),
-            host if self.table.holds(host, key, true) => vec![host],
-            _ => Vec::new(),
+        let hosts: SmallVec<[u32; 4]> = match host {
+            0 => self.table.hosts_with(key, true).into(),
+            host => self.table.holds(host, key, true).then_some(host).into_iter().collect(),
         };
         let bytes = body.bytes();
         if hosts.is_empty() || !self.nodes.contains_key(&from) {
@@ -235,10 +236,14 @@ impl<B: Body + Clone, T> Core<B, T> {
             node.shared.insert(number, hosts.len());
         }
         let expires = now + Duration::from_millis(left_ms.into());
-        for host in hosts {
+        // The last has what came, and no copy of it.
+        let (last, others) = hosts.split_last().map_or((0, &[][..]), |(last, others)| (*last, others));
+        for host in others.iter().copied() {
             let job = self.job(host, Source::Elsewhere { from, number, bytes });
-            self.enqueue(host, Work { job, envelope: envelope.clone(), body: body.clone(), expires });
+            self.enqueue(host, Work { job, envelope: Arc::clone(&envelope), body: body.clone(), expires });
         }
+        let job = self.job(last, Source::Elsewhere { from, number, bytes });
+        self.enqueue(last, Work { job, envelope, body, expires });
         if tell {
             self.control(from, Control::Accepted(number));
         }
@@ -275,7 +280,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         let room = self.held.get(&to).map_or(known < HELD_CALLERS_MAX, |held| held.len() < HELD_MAX);
         if room {
             self.held.entry(to).or_default().push(Held { until, head, body, job });
-            self.sweep_at.get_or_insert(now + super::SWEEP);
+            self.sweep_by(now + super::SWEEP);
         } else if let Some(job) = job {
             self.placed(now, job);
         }
@@ -326,7 +331,7 @@ impl<B: Body + Clone, T> Core<B, T> {
                 self.again(now, flow, Some(lane.0));
             }
             Returned::Expired => self.tell(flow.watch, Told::Failed(Failure::Expired)),
-            Returned::Busy => self.retries.push_back((now + BUSY, flow)),
+            Returned::Busy => self.retry(now + BUSY, flow),
         }
     }
 
@@ -408,7 +413,8 @@ impl<B: Body + Clone, T> Core<B, T> {
             self.control(to, Control::Done(done));
         } else {
             self.owing.insert(to);
-            self.done_at.get_or_insert(now + DONE_DELAY);
+            let at = *self.done_at.get_or_insert(now + DONE_DELAY);
+            self.wake_by(at);
         }
     }
 

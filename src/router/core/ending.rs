@@ -217,6 +217,26 @@ impl<B: Body + Clone, T> Core<B, T> {
     // ---- time ----
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.alarm = None;
+        self.handle_deadlines(now);
+        if let Some(next) = self.poll_timeout() {
+            self.wake_by(next);
+        }
+    }
+
+    /// What is sent again after a while.
+    pub(super) fn retry(&mut self, at: Instant, flow: Flow<B>) {
+        self.retries.push_back((at, flow));
+        self.wake_by(at);
+    }
+
+    /// What waits is looked through by then.
+    pub(super) fn sweep_by(&mut self, at: Instant) {
+        let at = *self.sweep_at.get_or_insert(at);
+        self.wake_by(at);
+    }
+
+    fn handle_deadlines(&mut self, now: Instant) {
         while let Some((flow, token)) = self.promises.expire(now) {
             let answer = Answer { outcome: Err(Failure::Expired), flow, hops: 0, trail: None };
             self.outputs.push_back(Output::Resolve { token, answer });

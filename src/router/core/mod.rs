@@ -157,6 +157,9 @@ pub(crate) struct Core<B, T> {
     /// Of bodies of other nodes that wait for hosts.
     queued_bytes: usize,
     counts: RouterCounts,
+    /// When [`Core::handle_timeout`] is called at the latest, and whether that was not told yet.
+    alarm: Option<Instant>,
+    alarm_changed: bool,
     outputs: VecDeque<Output<B, T>>,
 }
 
@@ -186,6 +189,8 @@ impl<B: Body + Clone, T> Core<B, T> {
             sweep_at: None,
             queued_bytes: 0,
             counts: RouterCounts::default(),
+            alarm: None,
+            alarm_changed: false,
             outputs: VecDeque::new(),
         }
     }
@@ -226,6 +231,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             Ok(promise) => promise,
             Err(token) => return Err((token, order.body)),
         };
+        self.wake_by(deadline);
         let (member, joined) = (self.me, self.joined);
         let callback = Callback { keys, member, joined, hub, promise };
         let (envelope, begun) = self.begin(now, order, Some(callback));
@@ -292,6 +298,23 @@ impl<B: Body + Clone, T> Core<B, T> {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Something is to be done by then.
+    fn wake_by(&mut self, at: Instant) {
+        if self.alarm.is_none_or(|alarm| at < alarm) {
+            (self.alarm, self.alarm_changed) = (Some(at), true);
+        }
+    }
+
+    /// When [`Core::handle_timeout`] is to be called, if that is earlier than was said before. Cheaper than to look at all deadlines
+    /// for each message.
+    pub(crate) fn take_alarm(&mut self) -> Option<Instant> {
+        debug_assert!(
+            self.poll_timeout().is_none_or(|at| self.alarm.is_some_and(|alarm| alarm <= at)),
+            "a deadline that nobody is told of"
+        );
+        std::mem::take(&mut self.alarm_changed).then_some(self.alarm).flatten()
     }
 
     pub(crate) const fn counts(&self) -> RouterCounts {

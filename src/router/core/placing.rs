@@ -49,11 +49,12 @@ impl<B: Body + Clone, T> Core<B, T> {
         let (key, until) = (flow.envelope.key, flow.expires.min(now + self.config.grace));
         match self.discovery.wait(now, key, until, flow) {
             Ok(true) => {
+                self.wake_by(until);
                 self.counts.discoveries += 1;
                 let up: Vec<_> = self.nodes.iter().filter(|(_, node)| node.up).map(|(id, _)| *id).collect();
                 up.into_iter().for_each(|to| self.control(to, Control::Discover(vec![key])));
             }
-            Ok(false) => {}
+            Ok(false) => self.wake_by(until),
             Err(flow) => self.end(now, flow, Failure::Unroutable(key)),
         }
     }
@@ -99,7 +100,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             self.dispatch(now, flow, to);
         } else {
             self.lanes.wait(lane, (flow, to));
-            self.sweep_at.get_or_insert(now + SWEEP);
+            self.sweep_by(now + SWEEP);
         }
     }
 
@@ -145,7 +146,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             match known {
                 _ if flow.envelope.hops >= self.config.hops_max => self.end(now, flow, Failure::Limit),
                 // Its routes came before the view that holds it, which is about to be seen.
-                None => self.retries.push_back((now + BUSY, flow)),
+                None => self.retry(now + BUSY, flow),
                 Some(_) => {
                     self.table.forget(to.node);
                     self.again(now, flow, Some(to));
