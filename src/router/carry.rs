@@ -189,7 +189,7 @@ impl Carrier {
 fn went(inner: &Arc<Inner>, to: MemberId, parcel: Parcel, sent: Result<(), SendError>) {
     match (parcel.what, sent) {
         (What::Flow(_) | What::Control, Ok(())) => {}
-        (What::Reply { job: Some(job), .. }, Ok(())) => inner.act(|core, now| core.placed(now, job)),
+        (What::Reply { job: Some(job), .. }, Ok(())) => inner.placed(job),
         (What::Reply { job: None, .. }, Ok(())) => {}
         (What::Flow(number), Err(error)) => {
             tracing::debug!(%to, %error, "a message did not go");

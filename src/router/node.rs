@@ -206,6 +206,19 @@ impl Inner {
         result
     }
 
+    /// What came of a work is with the messenger. Most often nothing is to be done for that, so it looks at no clock.
+    pub(crate) fn placed(self: &Arc<Self>, job: u64) {
+        let (more, next) = {
+            let mut core = self.core.lock();
+            let more = core.placed_lately(job);
+            (more, core.take_alarm())
+        };
+        self.timer.arm(next);
+        if more {
+            self.act(|_, _| ());
+        }
+    }
+
     fn perform(self: &Arc<Self>, output: Output<Content, Answered>) {
         match output {
             Output::Wake(host) => self.ring(host),

@@ -22,6 +22,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         expires: Instant,
         outcome: Result<Vec<Product<B>>, String>,
     ) {
+        self.handled_at = Some(now);
         match outcome {
             Ok(products) => {
                 self.hold(job, products.len());
@@ -108,6 +109,14 @@ impl<B: Body + Clone, T> Core<B, T> {
             trail.truncate(TRAIL_MAX);
         }
         self.outputs.push_back(Output::Reply { to, head, body, job });
+    }
+
+    /// As [`Core::placed`], a moment after the work was handled. Whether something is to be done for it.
+    pub(crate) fn placed_lately(&mut self, job: u64) -> bool {
+        if let Some(now) = self.handled_at {
+            self.placed(now, job);
+        }
+        !self.outputs.is_empty()
     }
 
     /// Something that came of this work has its place.

@@ -9,6 +9,7 @@ mod ending;
 mod flow;
 mod hosting;
 mod lanes;
+mod owed;
 mod placing;
 mod promises;
 mod table;
@@ -154,6 +155,8 @@ pub(crate) struct Core<B, T> {
     /// By caller.
     held: BTreeMap<MemberId, Vec<Held<B>>>,
     sweep_at: Option<Instant>,
+    /// When the last work was handled.
+    handled_at: Option<Instant>,
     /// Of bodies of other nodes that wait for hosts.
     queued_bytes: usize,
     counts: RouterCounts,
@@ -187,6 +190,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             retries: VecDeque::new(),
             held: BTreeMap::new(),
             sweep_at: None,
+            handled_at: None,
             queued_bytes: 0,
             counts: RouterCounts::default(),
             alarm: None,
