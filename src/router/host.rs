@@ -1,38 +1,23 @@
-//! Hosts: handlers of actors, and how many of them run at once.
+//! Hosts: handlers of actors, and how many of them run at once. How they run is in `running`.
 
-use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::Poll;
-use std::time::{Duration, Instant};
-
-use tokio::sync::Notify;
+use std::time::Instant;
 
 use super::content::{self, Content};
-use super::core::{Product, Scope, Work};
+use super::core::{Product, Scope};
 use super::envelope::{ActorRef, Correlation, Distribution, Envelope, TraceContext};
 use super::error::RouteError;
 use super::hub::Hub;
 use super::key::{KeyId, MessageKey, id_of};
 use super::node::{Inner, Node};
+use super::running::{Shared, work};
 use crate::{MemberId, Message};
 
 /// Handlers of one host that may run at once.
 pub(crate) const CONCURRENCY_MAX: usize = 1024;
-
-tokio::task_local! {
-    static WITHIN: ();
-}
-
-/// Whether a handler of an actor runs here: then nothing waits for room, because it could wait for itself.
-pub(crate) fn is_within_actor() -> bool {
-    WITHIN.try_with(|()| ()).is_ok()
-}
 
 /// Why a handler did not do what it was to: whoever waits for the flow's answer gets the text, nobody a stack trace.
 /// Everything that is an error becomes one by `?`.
@@ -148,7 +133,7 @@ pub struct Context {
 }
 
 impl Context {
-    fn new(node: &Arc<Inner>, envelope: &Arc<Envelope>, host: u32, expires: Instant) -> Self {
+    pub(super) fn new(node: &Arc<Inner>, envelope: &Arc<Envelope>, host: u32, expires: Instant) -> Self {
         let here = ActorRef { node: node.id(), host };
         Self { envelope: Arc::clone(envelope), hub: node.hub_of_actors(), here, expires }
     }
@@ -202,11 +187,11 @@ impl Context {
     }
 }
 
-type Outcome = Result<Vec<Product<Content>>, String>;
-type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub(super) type Outcome = Result<Vec<Product<Content>>, String>;
+pub(super) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// A handler whose type was erased.
-trait Handle: Send + Sync {
+pub(super) trait Handle: Send + Sync {
     fn call(&self, content: Content, context: Context) -> Handling;
 }
 
@@ -315,14 +300,7 @@ impl HostBuilder {
         let inner = &self.node.inner;
         let keys: Vec<_> = self.routes.iter().map(|(key, scope, _)| (key.clone(), *scope)).collect();
         let handlers = self.routes.into_iter().map(|(key, _, handler)| (key.id(), handler)).collect();
-        let shared = Arc::new(Shared {
-            handlers,
-            bell: Notify::new(),
-            stopped: AtomicBool::new(false),
-            several: self.concurrency > 1,
-            slow: AtomicBool::new(false),
-            quick: AtomicU32::new(0),
-        });
+        let shared = Arc::new(Shared::new(handlers, self.concurrency > 1));
         let id = inner.add_host(&keys, &shared, self.concurrency)?;
         for _ in 0..self.concurrency {
             inner.messenger.spawn(work(Arc::downgrade(inner), Arc::clone(&shared), id));
@@ -355,159 +333,4 @@ impl Host {
     pub fn stop(&self) {
         self.node.inner.remove_host(self.id);
     }
-}
-
-/// What the tasks of a host share.
-pub(crate) struct Shared {
-    handlers: HashMap<KeyId, Arc<dyn Handle>, foldhash::fast::RandomState>,
-    pub(crate) bell: Notify,
-    pub(crate) stopped: AtomicBool,
-    /// More than one task takes its work.
-    several: bool,
-    /// The last handler kept its thread for long.
-    slow: AtomicBool,
-    /// Handlers that were quick, one after the other, up to the last.
-    quick: AtomicU32,
-}
-
-/// So many handlers that were quick, one after the other, and the next one runs where its message arrives: a wake-up and a turn of
-/// another task cost several times what a quick handler takes. One that is slow all the same, or waits, holds up what arrived
-/// behind it by no more than its first step, and not again for as many messages.
-const QUICK_IN_A_ROW: u32 = if cfg!(any(test, feature = "testing")) { 4 } else { 64 };
-
-impl Shared {
-    /// Its handlers may run where their messages arrive.
-    pub(crate) fn is_quick(&self) -> bool {
-        self.quick.load(Ordering::Relaxed) >= QUICK_IN_A_ROW && !self.stopped.load(Ordering::Acquire)
-    }
-
-    /// A handler was, or was not, done at once and in a short time.
-    fn note_quick(&self, quick: bool) {
-        let before = self.quick.load(Ordering::Relaxed);
-        let now = if quick { before.saturating_add(1).min(QUICK_IN_A_ROW) } else { 0 };
-        if now != before {
-            self.quick.store(now, Ordering::Relaxed);
-        }
-    }
-}
-
-/// A handler that keeps its thread for longer is worth another thread. Below that waking one costs more than it gains.
-const SLOW: Duration = Duration::from_micros(50);
-
-/// One handler at a time, until the host stops.
-async fn work(inner: std::sync::Weak<Inner>, shared: Arc<Shared>, host: u32) {
-    loop {
-        if shared.stopped.load(Ordering::Acquire) {
-            return shared.bell.notify_one();
-        }
-        let Some(node) = inner.upgrade() else { return };
-        let Some(work) = node.next_work(host) else {
-            drop(node);
-            shared.bell.notified().await;
-            continue;
-        };
-        if shared.several && shared.slow.load(Ordering::Relaxed) {
-            // There may be more: for another of the host's tasks.
-            shared.bell.notify_one();
-        }
-        let from = node.messenger.now();
-        let Work { job, envelope, body, expires } = work;
-        let context = Context::new(&node, &envelope, host, expires);
-        drop(node);
-        let handling = WITHIN.sync_scope((), || shared.begin(&envelope, body, context));
-        let (outcome, waited) = WITHIN.scope((), shared.run(handling)).await;
-        let Some(node) = inner.upgrade() else { return };
-        let now = node.messenger.now();
-        let slow = now.saturating_duration_since(from) > SLOW;
-        shared.note_quick(!slow && !waited);
-        if shared.several && slow != shared.slow.load(Ordering::Relaxed) {
-            shared.slow.store(slow, Ordering::Relaxed);
-        }
-        node.act_at(now, |core, now| core.handle_handled(now, job, &envelope, expires, outcome));
-        drop(node);
-        tokio::task::coop::consume_budget().await;
-    }
-}
-
-/// Handles a message in the task in which it arrived. If the handler has to wait, it goes on in a task of its own.
-pub(crate) async fn handle_at_once(
-    node: &Arc<Inner>,
-    shared: &Arc<Shared>,
-    host: u32,
-    work: Work<Content>,
-    from: Instant,
-) {
-    let Work { job, envelope, body, expires } = work;
-    let context = Context::new(node, &envelope, host, expires);
-    // The waker only: the first step is taken here, whatever comes of it.
-    let waker = std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    let first = within_actor(node, || {
-        let mut handling = shared.begin(&envelope, body, context);
-        match step(&mut handling, &mut std::task::Context::from_waker(&waker)) {
-            Poll::Ready(outcome) => Ok(outcome),
-            Poll::Pending => Err(handling),
-        }
-    });
-    let now = node.messenger.now();
-    let slow = now.saturating_duration_since(from) > SLOW;
-    shared.note_quick(!slow && first.is_ok());
-    match first {
-        Ok(outcome) => {
-            node.act_at(now, |core, now| core.handle_handled(now, job, &envelope, expires, outcome));
-        }
-        Err(handling) => {
-            let (inner, shared) = (Arc::downgrade(node), Arc::clone(shared));
-            node.messenger.spawn(async move {
-                let (outcome, _) = WITHIN.scope((), shared.run(handling)).await;
-                let Some(node) = inner.upgrade() else { return };
-                node.act(|core, now| core.handle_handled(now, job, &envelope, expires, outcome));
-            });
-        }
-    }
-    // What else this thread has to do gets its turn after some of them.
-    tokio::task::coop::consume_budget().await;
-}
-
-/// It is a handler of an actor that runs, and none of the messenger's.
-fn within_actor<T>(node: &Inner, work: impl FnOnce() -> T) -> T {
-    node.messenger.outside_handler(|| WITHIN.sync_scope((), work))
-}
-
-/// One step of a handler. A panic is a failure.
-fn step(handling: &mut Handling, cx: &mut std::task::Context<'_>) -> Poll<Outcome> {
-    catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx)))
-        .unwrap_or_else(|panic| Poll::Ready(Err(text_of(&*panic))))
-}
-
-impl Shared {
-    /// Calls the handler of a message. A panic of the call is a failure.
-    fn begin(&self, envelope: &Envelope, body: Content, context: Context) -> Handling {
-        let Some(handler) = self.handlers.get(&envelope.key) else {
-            return Box::pin(std::future::ready(Err("no handler".to_owned())));
-        };
-        catch_unwind(AssertUnwindSafe(|| handler.call(body, context)))
-            .unwrap_or_else(|panic| Box::pin(std::future::ready(Err(text_of(&*panic)))))
-    }
-
-    /// Runs a handler to its end, and tells whether it had to wait.
-    async fn run(&self, mut handling: Handling) -> (Outcome, bool) {
-        let mut waited = false;
-        let outcome = std::future::poll_fn(|cx| {
-            let polled = step(&mut handling, cx);
-            if polled.is_pending() && !std::mem::replace(&mut waited, true) && self.several {
-                // What comes next is for another of the host's tasks.
-                self.bell.notify_one();
-            }
-            polled
-        });
-        let outcome = outcome.await;
-        (outcome, waited)
-    }
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
-    tracing::error!(panic = text, "a handler of an actor panicked");
-    format!("the handler panicked: {text}")
 }

@@ -13,9 +13,9 @@ use super::content::{self, Content};
 use super::core::{Answer, Order, Told};
 use super::envelope::{ActorRef, CALLBACK_KEYS_MAX, Correlation, Distribution, Keys, TraceContext};
 use super::error::FlowError;
-use super::host::is_within_actor;
 use super::key::{KeyId, MessageKey, id_of};
 use super::node::Inner;
+use super::running::is_within_actor;
 use crate::{MemberId, Message};
 use std::sync::Arc;
 

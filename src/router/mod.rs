@@ -19,6 +19,7 @@ mod host;
 mod hub;
 mod key;
 mod node;
+mod running;
 mod source;
 mod timer;
 

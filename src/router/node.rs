@@ -18,9 +18,10 @@ use super::content::Content;
 use super::core::{Answer, Core, CoreConfig, Output, RouterCounts, Scope, Told, Work};
 use super::envelope::{ActorRef, Control, Envelope, Failure, FlowHead, ReplyHead, RouteRecord, decode};
 use super::error::{FlowError, RouteError};
-use super::host::{self, HostBuilder, Shared};
+use super::host::HostBuilder;
 use super::hub::Hub;
 use super::key::{KeyId, MessageKey};
+use super::running::{self, Shared};
 use super::source::{self, Route, RouteChange, RouteSource};
 use super::timer::{Timer, keep_time};
 use crate::{HandlerError, Kind, MemberId, Messenger, Raw};
@@ -298,7 +299,7 @@ impl Inner {
             tracing::warn!(%from, "a message that breaks the router's bounds");
         }
         if let (Some(shared), Some(work)) = (quick, work) {
-            host::handle_at_once(self, &shared, host, work, now).await;
+            running::handle_at_once(self, &shared, host, work, now).await;
         }
     }
 
