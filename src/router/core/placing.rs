@@ -162,10 +162,12 @@ impl<B: Body + Clone, T> Core<B, T> {
         let head = FlowHead { number, host: to.host, left_ms, envelope };
         let body = flow.body.clone();
         let parent = flow.parent.take();
-        self.tell(flow.watch, Told::Placed);
+        let watch = flow.watch;
         node_insert(&mut self.nodes, to.node, number, Sent { lane, flow });
         self.counts.forwarded += 1;
         self.outputs.push_back(Output::Send { to: to.node, head, body });
+        // Behind it: who goes on when its message has its place must not overtake it.
+        self.tell(watch, Told::Placed);
         if let Some(parent) = parent {
             self.placed(now, parent);
         }
