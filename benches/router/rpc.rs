@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use karere::router::{Hub, Node, StaticList};
-use karere::{Kind, MemberId, Message, Messenger, Request};
+use karere::{Contact, Kind, MemberId, Message, Messenger, Request};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -45,7 +45,8 @@ struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ended = self.0.kill();
+        // It ends with its input.
+        drop(self.0.stdin.take());
         let _ended = self.0.wait();
     }
 }
@@ -79,6 +80,11 @@ async fn measure(by: &By, size: usize, time: Duration) -> (f64, u64, u64) {
     trips.sort_unstable();
     let at = |share: usize| trips[trips.len() * share / 100];
     let (p50, p99) = (at(50), at(99));
+    (rate(by, size, time).await, p50, p99)
+}
+
+/// Requests a second, with some at once.
+async fn rate(by: &By, size: usize, time: Duration) -> f64 {
     let from = Instant::now();
     let end = from + time;
     let asking: Vec<_> = (0..AT_ONCE)
@@ -98,7 +104,7 @@ async fn measure(by: &By, size: usize, time: Duration) -> (f64, u64, u64) {
     for one in asking {
         count += one.await.unwrap();
     }
-    (count as f64 / from.elapsed().as_secs_f64(), p50, p99)
+    count as f64 / from.elapsed().as_secs_f64()
 }
 
 fn median(mut all: Vec<f64>) -> f64 {
@@ -132,28 +138,74 @@ async fn compare(what: &str, bare: &By, routed: &By, rounds: usize, time: Durati
     }
 }
 
+/// Two processes, and both ways between them.
+struct Two {
+    messenger: Messenger,
+    node: Node,
+    bare: By,
+    routed: By,
+    _contact: Contact,
+    server: Server,
+}
+
+impl Two {
+    async fn start() -> Self {
+        let messenger = Messenger::builder().bind("127.0.0.1:0").start().await.unwrap();
+        let own = messenger.local_address().unwrap().to_string();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut child =
+            command.arg("serve").arg(&own).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        let server = Server(child);
+        let address = address.trim().to_owned();
+        let source = StaticList::new([address.clone()]);
+        let node = Node::builder().without_views().source(source).start(&messenger).unwrap();
+        while node.external_routes().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let contact = messenger.contact(&address).await.unwrap();
+        let (bare, routed) = (By::Messenger(messenger.clone(), contact.id()), By::Router(node.hub()));
+        Self { messenger, node, bare, routed, _contact: contact, server }
+    }
+}
+
+/// What a process has used: microseconds of a processor, calls that write.
+fn used(process: u32) -> [f64; 2] {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default();
+    let stat = read("stat");
+    let times = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    let ticks: f64 = times.filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+    let io = read("io");
+    let writes = io.lines().find_map(|line| line.strip_prefix("syscw: ")).and_then(|n| n.parse().ok());
+    [ticks * 10_000.0, writes.unwrap_or(0.0)]
+}
+
+/// One of both ways alone, to be profiled.
+pub(crate) async fn load(by: &str, size: usize, seconds: u64) {
+    let two = Two::start().await;
+    let by = if by == "bare" { &two.bare } else { &two.routed };
+    let processes = [std::process::id(), two.server.0.id()];
+    let before = processes.map(used);
+    let rate = rate(by, size, Duration::from_secs(seconds)).await;
+    let count = rate * seconds as f64;
+    let [client, server] = [0, 1].map(|at| {
+        let after = used(processes[at]);
+        [0, 1].map(|what| (after[what] - before[at][what]) / count)
+    });
+    println!(
+        "{rate:.0} requests a second; of each asker {:.2} us, {:.3} writes; answerer {:.2} us, {:.3} writes",
+        client[0], client[1], server[0], server[1]
+    );
+}
+
 pub(crate) async fn run(quick: bool) {
     let (rounds, time) = if quick { (3, Duration::from_millis(300)) } else { (7, Duration::from_secs(2)) };
-    let messenger = Messenger::builder().bind("127.0.0.1:0").start().await.unwrap();
-    let own = messenger.local_address().unwrap().to_string();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let mut child =
-        command.arg("serve").arg(&own).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut address = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut address).unwrap();
-    let _server = Server(child);
-    let address = address.trim().to_owned();
-    let node =
-        Node::builder().without_views().source(StaticList::new([address.clone()])).start(&messenger).unwrap();
-    while node.external_routes().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let contact = messenger.contact(&address).await.unwrap();
-    let (bare, routed) = (By::Messenger(messenger.clone(), contact.id()), By::Router(node.hub()));
-    compare("two processes", &bare, &routed, rounds, time).await;
+    let Two { messenger, node, bare, routed, .. } = &Two::start().await;
+    compare("two processes", bare, routed, rounds, time).await;
     let _host =
         node.host().concurrency(8).on(|Ask(bytes), _| async move { Ok(Answer(bytes)) }).start().unwrap();
     messenger.add_request_handler(|_, Ask(bytes)| async move { Ok(Answer(bytes)) }).unwrap();
     let bare = By::Messenger(messenger.clone(), messenger.id());
-    compare("one process", &bare, &routed, rounds, time).await;
+    compare("one process", &bare, routed, rounds, time).await;
 }

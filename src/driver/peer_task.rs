@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,6 +25,11 @@ use crate::wire::{BodyCheck, Epoch, Frame, Reject, StreamId, frame};
 
 /// Turns of the loop before other tasks get theirs.
 const TURNS: usize = 16;
+
+/// Who has just written and is woken again lets the tasks that are ready go first, once: what they send goes with the next write. Without that
+/// the first of many that send puts the peer's task before all the others (it is what the runtime runs next), and each message
+/// is a write. Who has not written for longer is not asked to wait: a lone message goes at once.
+const JUST_WRITTEN: Duration = Duration::from_micros(10);
 
 type Exchange = BoxFuture<Result<(BoxConn, FirstBytes, BytesMut), OpeningError>>;
 
@@ -47,6 +52,9 @@ pub(super) struct PeerTask {
     /// Handlers have something to do: they get their turn before more is read, so that credit goes back while the
     /// sender still has some.
     delivered: bool,
+    /// When bytes were last written, and whether others went first since.
+    wrote_at: Option<Instant>,
+    gave_way: bool,
     /// When `sleep` wakes; later deadlines wait for it, so that timers are seldom set anew.
     armed: Option<Instant>,
     /// For those who probe; told when the peer's lock is given back.
@@ -55,7 +63,7 @@ pub(super) struct PeerTask {
 
 impl PeerTask {
     pub(super) fn new(driver: Arc<Driver>, handle: Arc<PeerHandle>, inbound: Box<dyn Inbound>) -> Self {
-        let sleep = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
+        let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
         Self {
             driver,
             handle,
@@ -65,6 +73,8 @@ impl PeerTask {
             reserving: Vec::new(),
             sleep,
             delivered: false,
+            wrote_at: None,
+            gave_way: false,
             armed: None,
             answered: None,
         }
@@ -85,6 +95,10 @@ impl PeerTask {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let handle = Arc::clone(&self.handle);
         handle.doorbell.answer(cx.waker());
+        if self.gives_way(clock::now()) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut peer = handle.peer.lock();
         for turn in 0.. {
             let now = clock::now();
@@ -114,6 +128,13 @@ impl PeerTask {
             return Poll::Pending;
         }
         self.arm(cx, peer.poll_timeout())
+    }
+
+    /// Whether other tasks go first, this once.
+    fn gives_way(&mut self, now: Instant) -> bool {
+        let just = self.wrote_at.is_some_and(|at| now.saturating_duration_since(at) < JUST_WRITTEN);
+        self.gave_way = just && !self.gave_way;
+        self.gave_way
     }
 
     /// What handlers are done with, and connections that came in.
@@ -282,6 +303,7 @@ impl PeerTask {
                 false
             }
             Poll::Ready(Ok(taken)) => {
+                self.wrote_at = Some(now);
                 let left = !live.is_written();
                 live.pace.handle_written(now, taken, left);
                 peer.handle_written(now, true, left);

@@ -36,7 +36,8 @@ struct Within {
 }
 
 tokio::task_local! {
-    static WITHIN: Within;
+    /// `None`: what runs here is no part of the handler around it.
+    static WITHIN: Option<Within>;
 }
 
 /// Runs handlers of messages of `sender`, of which `message` says the present one. `depth`: of requests made in them.
@@ -46,17 +47,17 @@ pub(super) fn within<F: Future>(
     depth: u8,
     handlers: F,
 ) -> impl Future<Output = F::Output> {
-    WITHIN.scope(Within { sender, message, replied: Cell::new(0), depth }, handlers)
+    WITHIN.scope(Some(Within { sender, message, replied: Cell::new(0), depth }), handlers)
 }
 
 /// How deep in request handlers a request is that is made here.
 pub(super) fn request_depth() -> u8 {
-    WITHIN.try_with(|within| within.depth).unwrap_or(0)
+    WITHIN.try_with(|within| within.as_ref().map_or(0, |within| within.depth)).unwrap_or(0)
 }
 
 /// Whether a handler runs here.
 pub(crate) fn is_within_handler() -> bool {
-    WITHIN.try_with(|_| ()).is_ok()
+    WITHIN.try_with(Option::is_some).unwrap_or(false)
 }
 
 /// Whether a message to `recipient`, sent here, is the one reply that may draw on the reserve. Says yes once a message.
@@ -65,7 +66,12 @@ pub(super) fn claim_reply_to(recipient: MemberId) -> bool {
         let message = within.message.load(Ordering::Relaxed);
         within.sender == recipient && within.replied.replace(message) != message
     };
-    WITHIN.try_with(claim).unwrap_or(false)
+    WITHIN.try_with(|within| within.as_ref().is_some_and(claim)).unwrap_or(false)
+}
+
+/// Runs something as outside of the handler that runs here.
+pub(super) fn outside<T>(work: impl FnOnce() -> T) -> T {
+    if is_within_handler() { WITHIN.sync_scope(None, work) } else { work() }
 }
 
 /// Runs a handler's work on a thread of its own, as inside a handler. What `work` is given is to be raised for each
@@ -73,7 +79,7 @@ pub(super) fn claim_reply_to(recipient: MemberId) -> bool {
 pub(crate) fn as_handler<T>(sender: MemberId, work: impl FnOnce(&AtomicU64) -> T) -> T {
     let message = Arc::new(AtomicU64::new(1));
     let within = Within { sender, message: Arc::clone(&message), replied: Cell::new(0), depth: 0 };
-    WITHIN.sync_scope(within, || work(&message))
+    WITHIN.sync_scope(Some(within), || work(&message))
 }
 
 /// What dispatching needs of the messenger.

@@ -39,6 +39,12 @@ impl Messenger {
         Spawner { driver: Arc::clone(&self.inner.shared.driver) }
     }
 
+    /// Runs something in a handler as if it ran outside: for what a module polls there that is not its own and goes on elsewhere if it
+    /// has to wait. It may then wait for what a handler may not wait for, and draws on no reserve.
+    pub fn outside_handler<T>(&self, work: impl FnOnce() -> T) -> T {
+        super::dispatch::outside(work)
+    }
+
     /// Now, by the clock that this messenger goes by: the runtime's, which tests may stop.
     #[must_use]
     pub fn now(&self) -> Instant {

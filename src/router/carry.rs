@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::content::Content;
-use super::envelope::{Control, FlowHead, ReplyHead, encode};
+use super::envelope::{Control, Failure, FlowHead, ReplyHead, encode, encoded};
 use super::node::Inner;
 use crate::{Cause, Class, Kind, Lost, MemberId, Messenger, Raw, Receipt, SendError};
 
@@ -51,15 +51,20 @@ impl Parcel {
         Some(Duration::from_millis(u64::from(left_ms) + 1))
     }
 
-    pub(crate) fn reply(
-        kind: Kind,
-        head: ReplyHead,
-        body: Option<Content>,
-        bytes: &[u8],
-        job: Option<u64>,
-    ) -> Self {
-        let raw = Raw::new(kind, encode(&head, bytes).unwrap_or_default());
-        Self { raw, what: What::Reply { head, body, job } }
+    /// If the body cannot be encoded, whoever waits is told so.
+    pub(crate) fn reply(kind: Kind, head: ReplyHead, body: Option<Content>, job: Option<u64>) -> Self {
+        let bytes = encoded(|out| {
+            let out = postcard::to_extend(&head, out).map_err(|error| error.to_string())?;
+            if let Some(body) = &body { body.append_to(out) } else { Ok(out) }
+        });
+        match bytes {
+            Ok(bytes) => Self { raw: Raw::new(kind, bytes), what: What::Reply { head, body, job } },
+            Err(why) => {
+                let head = ReplyHead { outcome: Err(Failure::Handler(why)), ..head };
+                let raw = Raw::new(kind, encode(&head, &[]).unwrap_or_default());
+                Self { raw, what: What::Reply { head, body: None, job } }
+            }
+        }
     }
 
     pub(crate) fn control(kind: Kind, control: &Control) -> Self {
@@ -83,7 +88,7 @@ struct Way {
 pub(crate) struct Carrier {
     messenger: Messenger,
     inner: Weak<Inner>,
-    ways: RwLock<HashMap<MemberId, Arc<Mutex<Way>>>>,
+    ways: RwLock<HashMap<MemberId, Arc<Mutex<Way>>, foldhash::fast::RandomState>>,
 }
 
 impl Carrier {
@@ -194,17 +199,10 @@ impl Carrier {
 
     /// Receipts of what is done are not needed any more.
     pub(crate) fn prune(&self, inner: &Arc<Inner>, of: MemberId) {
-        let first = inner.first_sent_to(of);
         let Some(way) = self.ways.read().get(&of).cloned() else { return };
         let mut way = way.lock();
-        match first {
-            Some(first) => {
-                while way.receipts.front().is_some_and(|(number, _)| *number < first) {
-                    way.receipts.pop_front();
-                }
-            }
-            None => way.receipts.clear(),
-        }
+        let done = inner.done_first(of, way.receipts.iter().map(|(number, _)| *number));
+        way.receipts.drain(..done);
     }
 
     /// Finds out what became of what this node has. `departed`: it does not come back, so of what it took nobody knows.
@@ -253,7 +251,7 @@ impl Carrier {
 fn went(inner: &Arc<Inner>, to: MemberId, parcel: Parcel, sent: Result<(), SendError>) {
     match (parcel.what, sent) {
         (What::Flow { .. } | What::Control, Ok(())) => {}
-        (What::Reply { job: Some(job), .. }, Ok(())) => inner.act(|core, now| core.placed(now, job)),
+        (What::Reply { job: Some(job), .. }, Ok(())) => inner.placed(job),
         (What::Reply { job: None, .. }, Ok(())) => {}
         (What::Flow { number, .. }, Err(error)) => {
             tracing::debug!(%to, %error, "a message did not go");

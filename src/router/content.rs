@@ -7,18 +7,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::envelope::Body;
+use super::envelope::{self, Body};
 use crate::{EncodeError, Message};
 
 /// A message whose type was erased.
 trait Erased: Send {
-    fn encode(&self) -> Result<Bytes, EncodeError>;
+    fn append_to(&self, out: Vec<u8>) -> Result<Vec<u8>, EncodeError>;
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
 }
 
 impl<M: Message> Erased for M {
-    fn encode(&self) -> Result<Bytes, EncodeError> {
-        encode(self)
+    fn append_to(&self, out: Vec<u8>) -> Result<Vec<u8>, EncodeError> {
+        append(self, out)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
@@ -28,8 +28,12 @@ impl<M: Message> Erased for M {
 
 /// As it goes over the wire.
 pub(crate) fn encode<M: Message>(message: &M) -> Result<Bytes, EncodeError> {
-    let encoded = postcard::to_extend(message, Vec::with_capacity(64));
-    encoded.map(Bytes::from).map_err(|error| EncodeError { kind: M::KIND.name(), cause: error.to_string() })
+    envelope::encoded(|out| append(message, out))
+}
+
+fn append<M: Message>(message: &M, out: Vec<u8>) -> Result<Vec<u8>, EncodeError> {
+    postcard::to_extend(message, out)
+        .map_err(|error| EncodeError { kind: M::KIND.name(), cause: error.to_string() })
 }
 
 enum Held {
@@ -88,13 +92,30 @@ impl Content {
         let mut held = held.lock();
         match &held.0 {
             Held::Value(value) => {
-                let bytes = value.encode().map_err(|error| error.to_string())?;
+                let bytes =
+                    envelope::encoded(|out| value.append_to(out)).map_err(|error| error.to_string())?;
                 held.0 = Held::Bytes(bytes.clone());
                 Ok(bytes)
             }
             Held::Bytes(bytes) => Ok(bytes.clone()),
             Held::Taken => Err("it was taken already".to_owned()),
         }
+    }
+}
+
+impl Content {
+    /// As it goes over the wire, behind what is there. A value stays one: this is for what goes once.
+    pub(crate) fn append_to(&self, mut out: Vec<u8>) -> Result<Vec<u8>, String> {
+        let bytes = match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Value(held, _) => match &held.lock().0 {
+                Held::Value(value) => return value.append_to(out).map_err(|error| error.to_string()),
+                Held::Bytes(bytes) => &bytes.clone(),
+                Held::Taken => return Err("it was taken already".to_owned()),
+            },
+        };
+        out.extend_from_slice(bytes);
+        Ok(out)
     }
 }
 

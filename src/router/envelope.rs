@@ -1,15 +1,25 @@
 //! What travels with a message from node to node, as the wire has it and as the router keeps it.
 
+use std::cell::Cell;
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::key::{KeyId, MessageKey};
 use crate::{MemberId, ViewId};
+
+mod wide;
+
+/// Of a callback point; seldom more than one.
+pub(crate) type Keys = SmallVec<[KeyId; 1]>;
 
 /// Which flow of messages something belongs to: who began it, and which of that node's it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Correlation {
     /// The node where the flow began.
+    #[serde(with = "wide::member")]
     pub member: MemberId,
     /// Its number there.
     pub number: u64,
@@ -36,6 +46,7 @@ pub struct TraceContext {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ActorRef {
     /// The node.
+    #[serde(with = "wide::member")]
     pub node: MemberId,
     /// The host there.
     pub host: u32,
@@ -45,8 +56,10 @@ pub struct ActorRef {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Callback {
     /// The first message of the flow with one of these ends it.
-    pub(crate) keys: Vec<KeyId>,
+    #[serde(with = "wide::keys")]
+    pub(crate) keys: Keys,
     /// Who waits, and the view in which it joined.
+    #[serde(with = "wide::member")]
     pub(crate) member: MemberId,
     pub(crate) joined: Option<ViewId>,
     /// Which of its hubs, and which promise there.
@@ -62,7 +75,7 @@ pub(crate) enum Distribution {
     /// To all of them.
     Broadcast,
     /// To this node and no other.
-    Node(MemberId),
+    Node(#[serde(with = "wide::member")] MemberId),
     /// To this actor and no other.
     Actor(ActorRef),
 }
@@ -72,7 +85,7 @@ pub(crate) enum Distribution {
 pub(crate) struct Envelope {
     pub(crate) key: KeyId,
     pub(crate) flow: Correlation,
-    /// How often the flow went from node to node.
+    /// How often the flow went from node to node; as it travels, without the way that it is on.
     pub(crate) hops: u8,
     /// How many handlers it went through. Messages of different depths never wait for each other's room.
     pub(crate) depth: u16,
@@ -98,14 +111,15 @@ pub(crate) struct FlowHead {
     pub(crate) host: u32,
     /// Milliseconds it may still live.
     pub(crate) left_ms: u32,
-    pub(crate) envelope: Envelope,
+    #[serde(with = "wide::envelope")]
+    pub(crate) envelope: Arc<Envelope>,
 }
 
 /// Why a promise does not get its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Failure {
     Unroutable(KeyId),
-    Departed(MemberId),
+    Departed(#[serde(with = "wide::member")] MemberId),
     Handler(String),
     Limit,
     Expired,
@@ -166,11 +180,34 @@ pub(crate) const TRAIL_MAX: usize = 32;
 /// Keys that end a flow.
 pub(crate) const CALLBACK_KEYS_MAX: usize = 16;
 
+/// What is encoded is put together here: a buffer that grows a message would cost several allocations.
+const SCRATCH_BYTES_MAX: usize = 4096;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Bytes of what `write` appends.
+pub(crate) fn encoded<E>(write: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, E>) -> Result<Bytes, E> {
+    // Taken out, so that a `Serialize` that encodes something itself finds another one.
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let out = write(scratch)?;
+    if out.len() > SCRATCH_BYTES_MAX {
+        return Ok(out.into());
+    }
+    let bytes = Bytes::copy_from_slice(&out);
+    SCRATCH.set(out);
+    Ok(bytes)
+}
+
 /// Head and body in one message.
 pub(crate) fn encode<H: Serialize>(head: &H, body: &[u8]) -> Result<Bytes, postcard::Error> {
-    let mut out = postcard::to_extend(head, Vec::with_capacity(160 + body.len()))?;
-    out.extend_from_slice(body);
-    Ok(out.into())
+    encoded(|out| {
+        let mut out = postcard::to_extend(head, out)?;
+        out.extend_from_slice(body);
+        Ok(out)
+    })
 }
 
 /// What comes behind the head is the body.

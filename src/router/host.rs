@@ -1,38 +1,23 @@
-//! Hosts: handlers of actors, and how many of them run at once.
+//! Hosts: handlers of actors, and how many of them run at once. How they run is in `running`.
 
-use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
-use std::time::{Duration, Instant};
-
-use tokio::sync::Notify;
+use std::time::Instant;
 
 use super::content::{self, Content};
-use super::core::{Product, Scope, Work};
+use super::core::{Product, Scope};
 use super::envelope::{ActorRef, Correlation, Distribution, Envelope, TraceContext};
 use super::error::RouteError;
 use super::hub::Hub;
 use super::key::{KeyId, MessageKey, id_of};
 use super::node::{Inner, Node};
+use super::running::{Shared, work};
 use crate::{MemberId, Message};
 
 /// Handlers of one host that may run at once.
 pub(crate) const CONCURRENCY_MAX: usize = 1024;
-
-tokio::task_local! {
-    static WITHIN: ();
-}
-
-/// Whether a handler of an actor runs here: then nothing waits for room, because it could wait for itself.
-pub(crate) fn is_within_actor() -> bool {
-    WITHIN.try_with(|()| ()).is_ok()
-}
 
 /// Why a handler did not do what it was to: whoever waits for the flow's answer gets the text, nobody a stack trace.
 /// Everything that is an error becomes one by `?`.
@@ -148,6 +133,11 @@ pub struct Context {
 }
 
 impl Context {
+    pub(super) fn new(node: &Arc<Inner>, envelope: &Arc<Envelope>, host: u32, expires: Instant) -> Self {
+        let here = ActorRef { node: node.id(), host };
+        Self { envelope: Arc::clone(envelope), hub: node.hub_of_actors(), here, expires }
+    }
+
     /// Which flow it belongs to.
     #[must_use]
     pub fn flow(&self) -> Correlation {
@@ -197,11 +187,11 @@ impl Context {
     }
 }
 
-type Outcome = Result<Vec<Product<Content>>, String>;
-type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub(super) type Outcome = Result<Vec<Product<Content>>, String>;
+pub(super) type Handling = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// A handler whose type was erased.
-trait Handle: Send + Sync {
+pub(super) trait Handle: Send + Sync {
     fn call(&self, content: Content, context: Context) -> Handling;
 }
 
@@ -310,14 +300,8 @@ impl HostBuilder {
         let inner = &self.node.inner;
         let keys: Vec<_> = self.routes.iter().map(|(key, scope, _)| (key.clone(), *scope)).collect();
         let handlers = self.routes.into_iter().map(|(key, _, handler)| (key.id(), handler)).collect();
-        let shared = Arc::new(Shared {
-            handlers,
-            bell: Notify::new(),
-            stopped: AtomicBool::new(false),
-            several: self.concurrency > 1,
-            slow: AtomicBool::new(false),
-        });
-        let id = inner.add_host(&keys, &shared)?;
+        let shared = Arc::new(Shared::new(handlers, self.concurrency > 1));
+        let id = inner.add_host(&keys, &shared, self.concurrency)?;
         for _ in 0..self.concurrency {
             inner.messenger.spawn(work(Arc::downgrade(inner), Arc::clone(&shared), id));
         }
@@ -349,85 +333,4 @@ impl Host {
     pub fn stop(&self) {
         self.node.inner.remove_host(self.id);
     }
-}
-
-/// What the tasks of a host share.
-pub(crate) struct Shared {
-    handlers: HashMap<KeyId, Arc<dyn Handle>>,
-    pub(crate) bell: Notify,
-    pub(crate) stopped: AtomicBool,
-    /// More than one task takes its work.
-    several: bool,
-    /// The last handler kept its thread for long.
-    slow: AtomicBool,
-}
-
-/// A handler that keeps its thread for longer is worth another thread. Below that waking one costs more than it gains.
-const SLOW: Duration = Duration::from_micros(50);
-
-/// One handler at a time, until the host stops.
-async fn work(inner: std::sync::Weak<Inner>, shared: Arc<Shared>, host: u32) {
-    loop {
-        if shared.stopped.load(Ordering::Acquire) {
-            return shared.bell.notify_one();
-        }
-        let Some(node) = inner.upgrade() else { return };
-        let Some(work) = node.next_work(host) else {
-            drop(node);
-            shared.bell.notified().await;
-            continue;
-        };
-        if shared.several && shared.slow.load(Ordering::Relaxed) {
-            // There may be more: for another of the host's tasks.
-            shared.bell.notify_one();
-        }
-        let from = node.messenger.now();
-        let Work { job, envelope, body, expires } = work;
-        let envelope = Arc::new(envelope);
-        let here = ActorRef { node: node.id(), host };
-        let hub = node.hub_of_actors();
-        drop(node);
-        let context = Context { envelope: Arc::clone(&envelope), hub, here, expires };
-        let outcome = match shared.handlers.get(&envelope.key) {
-            Some(handler) => WITHIN.scope((), guarded(&shared, || handler.call(body, context))).await,
-            None => Err("no handler".to_owned()),
-        };
-        let Some(node) = inner.upgrade() else { return };
-        if shared.several {
-            let slow = node.messenger.now().saturating_duration_since(from) > SLOW;
-            if slow != shared.slow.load(Ordering::Relaxed) {
-                shared.slow.store(slow, Ordering::Relaxed);
-            }
-        }
-        node.act(|core, now| core.handle_handled(now, job, &envelope, expires, outcome));
-        drop(node);
-        tokio::task::coop::consume_budget().await;
-    }
-}
-
-/// A panic, of the call or of the future it gives, is a failure.
-async fn guarded(shared: &Shared, call: impl FnOnce() -> Handling) -> Outcome {
-    let mut handling = match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(handling) => handling,
-        Err(panic) => return Err(text_of(&*panic)),
-    };
-    let mut waits = false;
-    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx))) {
-        Ok(poll) => {
-            if poll.is_pending() && shared.several && !std::mem::replace(&mut waits, true) {
-                // It waits: what comes next is for another of the host's tasks.
-                shared.bell.notify_one();
-            }
-            poll
-        }
-        Err(panic) => Poll::Ready(Err(text_of(&*panic))),
-    })
-    .await
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
-    tracing::error!(panic = text, "a handler of an actor panicked");
-    format!("the handler panicked: {text}")
 }

@@ -6,15 +6,16 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::{oneshot, watch};
 
 use super::content::{self, Content};
 use super::core::{Answer, Order, Told};
-use super::envelope::{ActorRef, CALLBACK_KEYS_MAX, Correlation, Distribution, TraceContext};
+use super::envelope::{ActorRef, CALLBACK_KEYS_MAX, Correlation, Distribution, Keys, TraceContext};
 use super::error::FlowError;
-use super::host::is_within_actor;
 use super::key::{KeyId, MessageKey, id_of};
 use super::node::Inner;
+use super::running::is_within_actor;
 use crate::{MemberId, Message};
 use std::sync::Arc;
 
@@ -267,14 +268,20 @@ pub struct Asking<M>(Sending<M>);
 impl<M: Message> Asking<M> {
     /// The first `R` of the flow is the answer, wherever it is made.
     pub fn callback<R: Message>(self) -> Request<M, R> {
-        Request { sending: self.0, keys: vec![MessageKey::of::<R>()], answer: PhantomData }
+        let keys = SmallVec::from_buf([(MessageKey::of::<R>(), id_of::<R>())]);
+        Request { sending: self.0, keys, answer: PhantomData }
     }
 
     /// The first message with one of these keys is the answer: at most 16 count.
     pub fn callbacks(self, keys: impl IntoIterator<Item = MessageKey>) -> Request<M, Reply> {
-        let keys = keys.into_iter().take(CALLBACK_KEYS_MAX).collect();
+        let keys = keys.into_iter().take(CALLBACK_KEYS_MAX).map(with_id).collect();
         Request { sending: self.0, keys, answer: PhantomData }
     }
+}
+
+fn with_id(key: MessageKey) -> (MessageKey, KeyId) {
+    let id = key.id();
+    (key, id)
 }
 
 /// An answer of one of several types.
@@ -348,7 +355,7 @@ impl<R: Message> FromReply for R {
 #[must_use = "nothing is sent before it is awaited"]
 pub struct Request<M, R> {
     sending: Sending<M>,
-    keys: Vec<MessageKey>,
+    keys: SmallVec<[(MessageKey, KeyId); 1]>,
     answer: PhantomData<fn() -> R>,
 }
 
@@ -412,11 +419,11 @@ impl<M: Message, R: FromReply + Send + 'static> IntoFuture for Request<M, R> {
         let Self { sending, keys, .. } = self;
         Box::pin(async move {
             let (inner, hub) = (Arc::clone(&sending.hub.inner), sending.hub.id);
-            let ids: Vec<KeyId> = keys.iter().map(MessageKey::id).collect();
-            keys.iter().zip(&ids).for_each(|(key, id)| inner.note_name(*id, key));
+            let ids: Keys = keys.iter().map(|(_, id)| *id).collect();
+            keys.iter().for_each(|(key, id)| inner.note_name(*id, key));
             let order = sending.order(None, false)?;
             let (token, answered) = oneshot::channel::<Answer<Content>>();
-            let asked = inner.act(|core, now| core.request(now, hub, ids.clone(), token, order));
+            let asked = inner.act(|core, now| core.request(now, hub, ids, token, order));
             let id = asked.map_err(|_returned| FlowError::Full)?;
             let mut promise = Promise { inner: Some(Arc::clone(&inner)), id };
             let answer = answered.await;
@@ -425,7 +432,7 @@ impl<M: Message, R: FromReply + Send + 'static> IntoFuture for Request<M, R> {
             let answer = answer.map_err(|_closed| FlowError::Closed)?;
             let Answer { outcome, flow, hops, trail } = answer;
             let (id, content) = outcome.map_err(|failure| inner.error(failure))?;
-            let key = keys.into_iter().zip(ids).find(|(_, known)| *known == id).map(|(key, _)| key);
+            let key = keys.into_iter().find(|(_, known)| *known == id).map(|(key, _)| key);
             let key = key.ok_or_else(|| FlowError::Decode("an answer that nobody asked for".to_owned()))?;
             R::from_reply(Reply { key, content, flow, hops, trail })
         })

@@ -82,7 +82,7 @@ impl fmt::Display for MessageKey {
 }
 
 /// FNV-1a with 128 bits of a [`MessageKey`]: two keys that meet by chance are one in 2^64 tries; nodes refuse the second.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyId(pub(crate) u128);
 
 impl fmt::Debug for KeyId {

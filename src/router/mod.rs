@@ -20,6 +20,7 @@ mod host;
 mod hub;
 mod key;
 mod node;
+mod running;
 mod source;
 mod tables;
 mod timer;

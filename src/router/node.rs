@@ -18,9 +18,10 @@ use super::content::Content;
 use super::core::{Answer, Core, CoreConfig, Mark, Output, Page, RouterCounts, Scope, Told, Work};
 use super::envelope::{ActorRef, Control, Envelope, Failure, FlowHead, ReplyHead, RouteRecord, decode};
 use super::error::{FlowError, RouteError};
-use super::host::{HostBuilder, Shared};
+use super::host::HostBuilder;
 use super::hub::Hub;
 use super::key::{KeyId, MessageKey};
+use super::running::{self, Shared};
 use super::source::{self, Route, RouteChange, RouteSource};
 use super::tables;
 use super::timer::{Timer, keep_time};
@@ -120,9 +121,9 @@ pub(crate) struct Inner {
     pub(crate) kinds: Kinds,
     core: Mutex<TheCore>,
     pub(crate) carrier: Carrier,
-    hosts: Mutex<HashMap<u32, Arc<Shared>>>,
+    hosts: Mutex<HashMap<u32, Arc<Shared>, foldhash::fast::RandomState>>,
     watches: Mutex<HashMap<u64, watch::Sender<Option<Told>>>>,
-    names: RwLock<BTreeMap<KeyId, MessageKey>>,
+    names: RwLock<HashMap<KeyId, MessageKey, foldhash::fast::RandomState>>,
     next_watch: AtomicU64,
     next_hub: AtomicU32,
     timer: Arc<Timer>,
@@ -193,19 +194,40 @@ impl Inner {
 
     /// Lets something happen to the core, then does what it wants done.
     pub(crate) fn act<R>(self: &Arc<Self>, happen: impl FnOnce(&mut TheCore, Instant) -> R) -> R {
-        let now = self.messenger.now();
+        self.act_at(self.messenger.now(), happen)
+    }
+
+    /// The same for whoever has looked at the clock.
+    pub(crate) fn act_at<R>(
+        self: &Arc<Self>,
+        now: Instant,
+        happen: impl FnOnce(&mut TheCore, Instant) -> R,
+    ) -> R {
         // What is to be done may make more happen: that takes another one.
         let mut outputs = OUTPUTS.take();
         let (result, next) = {
             let mut core = self.core.lock();
             let result = happen(&mut core, now);
             core.swap_outputs(&mut outputs);
-            (result, core.poll_timeout())
+            (result, core.take_alarm())
         };
         self.timer.arm(next);
         outputs.drain(..).for_each(|output| self.perform(output));
         OUTPUTS.set(outputs);
         result
+    }
+
+    /// What came of a work is with the messenger. Most often nothing is to be done for that, so it looks at no clock.
+    pub(crate) fn placed(self: &Arc<Self>, job: u64) {
+        let (more, next) = {
+            let mut core = self.core.lock();
+            let more = core.placed_lately(job);
+            (more, core.take_alarm())
+        };
+        self.timer.arm(next);
+        if more {
+            self.act(|_, _| ());
+        }
     }
 
     fn perform(self: &Arc<Self>, output: Output<Content, Answered>) {
@@ -216,16 +238,7 @@ impl Inner {
                 Err(why) => self.act(|core, now| core.handle_unsendable(now, to, head.number, why)),
             },
             Output::Reply { to, head, body, job } => {
-                let bytes = body.as_ref().map_or(Ok(Bytes::new()), Content::to_bytes);
-                match bytes {
-                    Ok(bytes) => {
-                        self.carrier.send(self, to, Parcel::reply(self.kinds.reply, head, body, &bytes, job));
-                    }
-                    Err(why) => {
-                        let head = ReplyHead { outcome: Err(Failure::Handler(why)), ..head };
-                        self.carrier.send(self, to, Parcel::reply(self.kinds.reply, head, None, &[], job));
-                    }
-                }
+                self.carrier.send(self, to, Parcel::reply(self.kinds.reply, head, body, job));
             }
             Output::Control { to, control } => {
                 self.carrier.send(self, to, Parcel::control(self.kinds.control, &control));
@@ -260,13 +273,14 @@ impl Inner {
     /// A message for another node, or what it says, has come.
     fn listen(self: &Arc<Self>) -> Result<(), HandlerError> {
         let Kinds { flow, reply, control } = self.kinds;
-        self.on(flow, |inner, from, bytes| match decode::<FlowHead>(&bytes) {
-            Ok((head, body)) => {
-                if !inner.act(|core, now| core.handle_flow(now, from, head, Content::Bytes(body))) {
-                    tracing::warn!(%from, "a message that breaks the router's bounds");
+        let inner = Arc::downgrade(self);
+        self.messenger.add_raw_handler(flow, move |from, raw: Raw| {
+            let inner = inner.upgrade();
+            async move {
+                if let Some(inner) = inner {
+                    inner.take_flow(from, &raw.into_bytes()).await;
                 }
             }
-            Err(error) => tracing::warn!(%from, %error, "a message that cannot be read"),
         })?;
         self.on(reply, |inner, from, bytes| match decode::<ReplyHead>(&bytes) {
             Ok((head, body)) => {
@@ -281,6 +295,27 @@ impl Inner {
             }
             Err(error) => tracing::warn!(%from, %error, "a word of a router that cannot be read"),
         })
+    }
+
+    /// A message for a host here. A quick handler runs here and now; a slow one where its host does.
+    async fn take_flow(self: &Arc<Self>, from: MemberId, bytes: &Bytes) {
+        let (head, body) = match decode::<FlowHead>(bytes) {
+            Ok(decoded) => decoded,
+            Err(error) => return tracing::warn!(%from, %error, "a message that cannot be read"),
+        };
+        let (host, body) = (head.host, Content::Bytes(body));
+        let quick = self.hosts.lock().get(&host).filter(|shared| shared.is_quick()).cloned();
+        let now = self.messenger.now();
+        let (sound, work) = self.act_at(now, |core, now| {
+            let sound = core.handle_flow(now, from, head, body);
+            (sound, quick.as_ref().and_then(|_| core.begin_at_once(now, host)))
+        });
+        if !sound {
+            tracing::warn!(%from, "a message that breaks the router's bounds");
+        }
+        if let (Some(shared), Some(work)) = (quick, work) {
+            running::handle_at_once(self, &shared, host, work, now).await;
+        }
     }
 
     fn on(
@@ -303,6 +338,7 @@ impl Inner {
         self: &Arc<Self>,
         keys: &[(MessageKey, Scope)],
         shared: &Arc<Shared>,
+        concurrency: usize,
     ) -> Result<u32, RouteError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(RouteError::Closed);
@@ -310,7 +346,12 @@ impl Inner {
         // The lock before the core's, so that who is woken is found.
         let mut hosts = self.hosts.lock();
         let now = self.messenger.now();
-        let host = self.core.lock().add_host(now, keys)?;
+        let host = {
+            let mut core = self.core.lock();
+            let host = core.add_host(now, keys)?;
+            core.bound_host(host, concurrency);
+            host
+        };
         hosts.insert(host, Arc::clone(shared));
         drop(hosts);
         keys.iter().for_each(|(key, _)| self.note_name(key.id(), key));
@@ -360,8 +401,10 @@ impl Inner {
         self.core.lock().is_up(node)
     }
 
-    pub(crate) fn first_sent_to(&self, node: MemberId) -> Option<u64> {
-        self.core.lock().first_sent_to(node)
+    /// How many of these at the beginning the node has said to be done.
+    pub(crate) fn done_first(&self, node: MemberId, numbers: impl Iterator<Item = u64>) -> usize {
+        let core = self.core.lock();
+        numbers.take_while(|number| !core.is_sent(node, *number)).count()
     }
 
     // ---- who waits ----

@@ -201,7 +201,7 @@ impl State {
 
     fn recover(&mut self, above: u64, applying: &mut Applying<'_>) -> Outcome {
         let seen = self.kept.suspended.take().map_or(0, |seen| seen.generation);
-        let generation = above.max(seen).max(self.kept.view.generation) + 1;
+        let generation = above.max(seen).max(self.kept.view.generation).saturating_add(1);
         // Those of before go on, under a view that is above all that were seen.
         applying.change.view = Some(ViewId { generation, number: 1 });
         Outcome::Done

@@ -1,6 +1,10 @@
 //! What comes from other nodes, and that they come and go.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 use super::super::envelope::{
     ActorRef, Body, Control, Distribution, Failure, FlowHead, ReplyHead, Returned, RouteRecord,
@@ -185,12 +189,16 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     /// Numbers of what a node has not said to be done.
     pub(crate) fn sent_to(&self, node: MemberId) -> Vec<u64> {
-        self.nodes.get(&node).map(|node| node.sent.keys().copied().collect()).unwrap_or_default()
+        let mut numbers: Vec<u64> =
+            self.nodes.get(&node).map(|node| node.sent.keys().copied().collect()).unwrap_or_default();
+        // In their order, so that a seed replays.
+        numbers.sort_unstable();
+        numbers
     }
 
-    /// The least of them.
-    pub(crate) fn first_sent_to(&self, node: MemberId) -> Option<u64> {
-        self.nodes.get(&node)?.sent.keys().next().copied()
+    /// Whether it is one of them.
+    pub(crate) fn is_sent(&self, node: MemberId, number: u64) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.sent.contains_key(&number))
     }
 
     fn take_sent(&mut self, from: MemberId, number: u64) -> Option<Sent<B>> {
@@ -218,10 +226,13 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     /// A message of another node. `false`: it breaks a bound, and was dropped.
     pub(crate) fn handle_flow(&mut self, now: Instant, from: MemberId, head: FlowHead, body: B) -> bool {
-        let FlowHead { number, host, left_ms, envelope } = head;
+        let FlowHead { number, host, left_ms, mut envelope } = head;
         if !envelope.is_sound() {
             return false;
         }
+        // The way here.
+        let on_arrival = Arc::make_mut(&mut envelope);
+        on_arrival.hops = on_arrival.hops.saturating_add(1);
         if envelope.hops > self.config.hops_max {
             // Its sender allows more.
             self.fail(&envelope, Some(body), Failure::Limit, None);
@@ -229,10 +240,9 @@ impl<B: Body + Clone, T> Core<B, T> {
             return true;
         }
         let (key, tell) = (envelope.key, envelope.tell);
-        let hosts = match host {
-            0 => self.table.hosts_with(key, true),
-            host if self.table.holds(host, key, true) => vec![host],
-            _ => Vec::new(),
+        let hosts: SmallVec<[u32; 4]> = match host {
+            0 => self.table.hosts_with(key, true).into(),
+            host => self.table.holds(host, key, true).then_some(host).into_iter().collect(),
         };
         let bytes = body.bytes();
         if hosts.is_empty() || !self.nodes.contains_key(&from) {
@@ -252,10 +262,14 @@ impl<B: Body + Clone, T> Core<B, T> {
             node.shared.insert(number, hosts.len());
         }
         let expires = now + Duration::from_millis(left_ms.into());
-        for host in hosts {
-            let job = self.job(Source::Elsewhere { from, number, bytes });
-            self.enqueue(host, Work { job, envelope: envelope.clone(), body: body.clone(), expires });
+        // The last has what came, and no copy of it.
+        let (last, others) = hosts.split_last().map_or((0, &[][..]), |(last, others)| (*last, others));
+        for host in others.iter().copied() {
+            let job = self.job(host, Source::Elsewhere { from, number, bytes });
+            self.enqueue(host, Work { job, envelope: Arc::clone(&envelope), body: body.clone(), expires });
         }
+        let job = self.job(last, Source::Elsewhere { from, number, bytes });
+        self.enqueue(last, Work { job, envelope, body, expires });
         if tell {
             self.control(from, Control::Accepted(number));
         }
@@ -292,7 +306,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         let room = self.held.get(&to).map_or(known < HELD_CALLERS_MAX, |held| held.len() < HELD_MAX);
         if room {
             self.held.entry(to).or_default().push(Held { until, head, body, job });
-            self.sweep_at.get_or_insert(now + super::SWEEP);
+            self.sweep_by(now + super::SWEEP);
         } else if let Some(job) = job {
             self.placed(now, job);
         }
@@ -344,7 +358,7 @@ impl<B: Body + Clone, T> Core<B, T> {
                 self.again(now, flow, Some(lane.0));
             }
             Returned::Expired => self.tell(flow.watch, Told::Failed(Failure::Expired)),
-            Returned::Busy => self.retries.push_back((now + BUSY, flow)),
+            Returned::Busy => self.retry(now + BUSY, flow),
         }
     }
 
@@ -444,7 +458,8 @@ impl<B: Body + Clone, T> Core<B, T> {
             self.control(to, Control::Done(done));
         } else {
             self.owing.insert(to);
-            self.done_at.get_or_insert(now + DONE_DELAY);
+            let at = *self.done_at.get_or_insert(now + DONE_DELAY);
+            self.wake_by(at);
         }
     }
 
@@ -460,11 +475,11 @@ impl<B: Body + Clone, T> Core<B, T> {
 }
 
 impl<B> Node<B> {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             up: false,
             news: News { all: false, add: Vec::new(), remove: Vec::new() },
-            sent: std::collections::BTreeMap::new(),
+            sent: HashMap::default(),
             done: Vec::new(),
             shared: std::collections::BTreeMap::new(),
         }

@@ -223,7 +223,8 @@ impl Run {
         let keys = vec![key(3).id()];
         // Before it begins: it may end at once.
         self.open.insert(token);
-        let asked = self.act(at, |core, now| core.request(now, 1, keys, token, order).ok());
+        let asked =
+            self.act(at, |core, now| core.request(now, 1, keys.into_iter().collect(), token, order).ok());
         match (asked.flatten(), self.sides.get_mut(&at)) {
             (Some(promise), Some(side)) => side.promises.push(promise),
             _ => drop(self.open.remove(&token)),

@@ -1,5 +1,6 @@
 //! How work and flows end: handled, answered, failed, too late.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::envelope::{
@@ -17,10 +18,11 @@ impl<B: Body + Clone, T> Core<B, T> {
         &mut self,
         now: Instant,
         job: u64,
-        envelope: &Envelope,
+        envelope: &Arc<Envelope>,
         expires: Instant,
         outcome: Result<Vec<Product<B>>, String>,
     ) {
+        self.handled_at = Some(now);
         match outcome {
             Ok(products) => {
                 self.hold(job, products.len());
@@ -36,6 +38,14 @@ impl<B: Body + Clone, T> Core<B, T> {
     pub(super) fn finish_handling(&mut self, now: Instant, job: u64) {
         if let Some(job) = self.jobs.get_mut(&job) {
             job.handled = true;
+            let (host, at_once) = (job.host, job.at_once);
+            if let Some(of) = self.hosts.get_mut(&host) {
+                of.running = of.running.saturating_sub(1);
+                // Who was woken meanwhile found that as many run as may.
+                if at_once && !of.queue.is_empty() {
+                    self.outputs.push_back(Output::Wake(host));
+                }
+            }
         }
         self.finish(now, job);
     }
@@ -70,6 +80,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             trace: of.trace,
             trail: of.trail.clone(),
         };
+        let envelope = Arc::new(envelope);
         let flow = Flow { envelope, body, expires, parent: Some(job), watch: None, tries: 0, doubt: None };
         if flow.envelope.depth > self.config.depth_max {
             return self.end(now, flow, Failure::Limit);
@@ -98,6 +109,14 @@ impl<B: Body + Clone, T> Core<B, T> {
             trail.truncate(TRAIL_MAX);
         }
         self.outputs.push_back(Output::Reply { to, head, body, job });
+    }
+
+    /// As [`Core::placed`], a moment after the work was handled. Whether something is to be done for it.
+    pub(crate) fn placed_lately(&mut self, job: u64) -> bool {
+        if let Some(now) = self.handled_at {
+            self.placed(now, job);
+        }
+        !self.outputs.is_empty()
     }
 
     /// Something that came of this work has its place.
@@ -163,7 +182,7 @@ impl<B: Body + Clone, T> Core<B, T> {
     }
 
     /// Tells whoever waits for the flow, and the hook for what is dead. `job`: the work that it came of is done when it is told.
-    pub(super) fn fail(&mut self, envelope: &Envelope, body: Option<B>, why: Failure, job: Option<u64>) {
+    pub(super) fn fail(&mut self, envelope: &Arc<Envelope>, body: Option<B>, why: Failure, job: Option<u64>) {
         if let Some(callback) = &envelope.callback {
             let head = ReplyHead {
                 hub: callback.hub,
@@ -188,7 +207,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
         if let Some(body) = body {
             self.counts.dead += 1;
-            self.outputs.push_back(Output::Dead { envelope: envelope.clone(), body, why });
+            self.outputs.push_back(Output::Dead { envelope: Arc::clone(envelope), body, why });
         }
     }
 
@@ -207,6 +226,26 @@ impl<B: Body + Clone, T> Core<B, T> {
     // ---- time ----
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.alarm = None;
+        self.handle_deadlines(now);
+        if let Some(next) = self.poll_timeout() {
+            self.wake_by(next);
+        }
+    }
+
+    /// What is sent again after a while.
+    pub(super) fn retry(&mut self, at: Instant, flow: Flow<B>) {
+        self.retries.push_back((at, flow));
+        self.wake_by(at);
+    }
+
+    /// What waits is looked through by then.
+    pub(super) fn sweep_by(&mut self, at: Instant) {
+        let at = *self.sweep_at.get_or_insert(at);
+        self.wake_by(at);
+    }
+
+    fn handle_deadlines(&mut self, now: Instant) {
         while let Some((flow, token)) = self.promises.expire(now) {
             let answer = Answer { outcome: Err(Failure::Expired), flow, hops: 0, trail: None };
             self.outputs.push_back(Output::Resolve { token, answer });

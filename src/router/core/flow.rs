@@ -1,5 +1,6 @@
 //! What the core keeps of messages, and what it wants done.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::envelope::{
@@ -12,7 +13,7 @@ use crate::MemberId;
 /// A message on its way.
 #[derive(Debug)]
 pub(crate) struct Flow<B> {
-    pub(crate) envelope: Envelope,
+    pub(crate) envelope: Arc<Envelope>,
     pub(crate) body: B,
     pub(crate) expires: Instant,
     /// The work it came of, which is not done before it has its place.
@@ -46,7 +47,7 @@ pub(crate) struct Order<B> {
 pub(crate) struct Work<B> {
     /// To be named when it is done.
     pub(crate) job: u64,
-    pub(crate) envelope: Envelope,
+    pub(crate) envelope: Arc<Envelope>,
     pub(crate) body: B,
     pub(crate) expires: Instant,
 }
@@ -103,7 +104,7 @@ pub(crate) enum Output<B, T> {
     /// This node's routes have changed, and the routers do not tell each other.
     Announce,
     /// Could not be delivered.
-    Dead { envelope: Envelope, body: B, why: Failure },
+    Dead { envelope: Arc<Envelope>, body: B, why: Failure },
     /// What became of messages to this node is to be found out, and told by [`super::Core::handle_lost`].
     Settle { node: MemberId },
 }

@@ -15,9 +15,16 @@ impl<B: Body + Clone, T> Core<B, T> {
         let host = self.next_host;
         self.table.register(host, keys)?;
         self.next_host += 1;
-        self.hosts.insert(host, Host { queue: VecDeque::new() });
+        self.hosts.insert(host, Host { queue: VecDeque::new(), running: 0, running_max: usize::MAX });
         self.announce_added(now, host, keys);
         Ok(host)
+    }
+
+    /// No more handlers of a host run at once than this.
+    pub(crate) fn bound_host(&mut self, host: u32, running_max: usize) {
+        if let Some(host) = self.hosts.get_mut(&host) {
+            host.running_max = running_max;
+        }
     }
 
     pub(super) fn announce_added(&mut self, now: Instant, host: u32, keys: &[(MessageKey, Scope)]) {
@@ -107,16 +114,35 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
     }
 
-    /// The next message for a host.
+    /// The message that has just come, to be handled where it came: if nothing waits before it, and one more handler may run. Then
+    /// nobody is woken for it.
+    pub(crate) fn begin_at_once(&mut self, now: Instant, host: u32) -> Option<Work<B>> {
+        // Only what was the first in its queue wakes its host.
+        if !matches!(self.outputs.back(), Some(Output::Wake(woken)) if *woken == host) {
+            return None;
+        }
+        let work = self.next_work(now, host)?;
+        self.outputs.pop_back();
+        if let Some(job) = self.jobs.get_mut(&work.job) {
+            job.at_once = true;
+        }
+        Some(work)
+    }
+
+    /// The next message for a host, if one more of its handlers may run.
     pub(crate) fn next_work(&mut self, now: Instant, host: u32) -> Option<Work<B>> {
         loop {
-            let work = self.hosts.get_mut(&host)?.queue.pop_front()?;
+            let of = self.hosts.get_mut(&host).filter(|of| of.running < of.running_max)?;
+            let work = of.queue.pop_front()?;
             let Some(job) = self.jobs.get(&work.job) else { continue };
             if let Source::Elsewhere { bytes, .. } = job.source {
                 self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
             }
             if work.expires > now {
                 self.counts.delivered += 1;
+                if let Some(of) = self.hosts.get_mut(&host) {
+                    of.running += 1;
+                }
                 return Some(work);
             }
             // Nobody waits for it any more.

@@ -11,6 +11,7 @@ mod ending;
 mod flow;
 mod hosting;
 mod lanes;
+mod owed;
 mod placing;
 mod promises;
 mod table;
@@ -23,6 +24,7 @@ pub(crate) use table::{Mark, Page, Refused};
 pub use table::{Preference, Scope};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use discovery::Discovery;
@@ -31,7 +33,8 @@ use promises::Promises;
 use table::Table;
 
 use super::envelope::{
-    ActorRef, Body, Callback, Control, Correlation, Distribution, Envelope, Failure, ReplyHead, RouteRecord,
+    ActorRef, Body, Callback, Control, Correlation, Distribution, Envelope, Failure, Keys, ReplyHead,
+    RouteRecord,
 };
 use super::key::KeyId;
 use crate::{MemberId, ViewId};
@@ -46,15 +49,21 @@ const DONE_MANY: usize = lanes::WINDOW / 4;
 /// How often what waits is looked through for what has no time left.
 const SWEEP: Duration = Duration::from_millis(50);
 
-/// A host here: what waits for it.
+/// A host here: what waits for it, and how many of its handlers run.
 #[derive(Debug)]
 struct Host<B> {
     queue: VecDeque<Work<B>>,
+    running: usize,
+    running_max: usize,
 }
 
 /// Whose work a message is, until all that came of it has its place.
 #[derive(Debug)]
 struct Job {
+    /// Whose work.
+    host: u32,
+    /// A handler has begun it, where it arrived.
+    at_once: bool,
     source: Source,
     /// What came of it and has no place yet.
     open: usize,
@@ -83,7 +92,7 @@ struct Node<B> {
     /// It may be sent to.
     up: bool,
     news: News,
-    sent: BTreeMap<u64, Sent<B>>,
+    sent: HashMap<u64, Sent<B>, foldhash::fast::RandomState>,
     done: Vec<u64>,
     /// Of messages of it to several hosts here: how many are not done.
     shared: BTreeMap<u64, usize>,
@@ -151,9 +160,14 @@ pub(crate) struct Core<B, T> {
     /// By caller.
     held: BTreeMap<MemberId, Vec<Held<B>>>,
     sweep_at: Option<Instant>,
+    /// When the last work was handled.
+    handled_at: Option<Instant>,
     /// Of bodies of other nodes that wait for hosts.
     queued_bytes: usize,
     counts: RouterCounts,
+    /// When [`Core::handle_timeout`] is called at the latest, and whether that was not told yet.
+    alarm: Option<Instant>,
+    alarm_changed: bool,
     outputs: VecDeque<Output<B, T>>,
     /// Changes of this node's routes that somebody else is to tell: new ones, and those that are no more.
     announcements: VecDeque<(Vec<RouteRecord>, Vec<RouteRecord>)>,
@@ -184,8 +198,11 @@ impl<B: Body + Clone, T> Core<B, T> {
             retries: VecDeque::new(),
             held: BTreeMap::new(),
             sweep_at: None,
+            handled_at: None,
             queued_bytes: 0,
             counts: RouterCounts::default(),
+            alarm: None,
+            alarm_changed: false,
             outputs: VecDeque::new(),
             announcements: VecDeque::new(),
         }
@@ -213,7 +230,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         &mut self,
         now: Instant,
         hub: u32,
-        keys: Vec<KeyId>,
+        keys: Keys,
         token: T,
         order: Order<B>,
     ) -> Result<u64, (T, B)> {
@@ -226,6 +243,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             Ok(promise) => promise,
             Err(token) => return Err((token, order.body)),
         };
+        self.wake_by(deadline);
         let (member, joined) = (self.me, self.joined);
         let callback = Callback { keys, member, joined, hub, promise };
         let (envelope, begun) = self.begin(now, order, Some(callback));
@@ -244,20 +262,25 @@ impl<B: Body + Clone, T> Core<B, T> {
         self.place(now, flow, None);
     }
 
-    fn begin(&mut self, now: Instant, order: Order<B>, callback: Option<Callback>) -> (Envelope, Begun<B>) {
+    fn begin(
+        &mut self,
+        now: Instant,
+        order: Order<B>,
+        callback: Option<Callback>,
+    ) -> (Arc<Envelope>, Begun<B>) {
         let Order { key, body, to, time_to_live, idempotent, affinity, trace, trail, watch, tell } = order;
         let flow = Correlation { member: self.me, number: self.next_flow };
         self.next_flow += 1;
         let trail = trail.then(Vec::new);
         let envelope =
             Envelope { key, flow, hops: 0, depth: 0, to, idempotent, tell, callback, affinity, trace, trail };
-        (envelope, Begun { body, expires: now + time_to_live, watch })
+        (Arc::new(envelope), Begun { body, expires: now + time_to_live, watch })
     }
 
-    fn job(&mut self, source: Source) -> u64 {
+    fn job(&mut self, host: u32, source: Source) -> u64 {
         let id = self.next_job;
         self.next_job += 1;
-        self.jobs.insert(id, Job { source, open: 0, handled: false });
+        self.jobs.insert(id, Job { host, at_once: false, source, open: 0, handled: false });
         id
     }
 
@@ -297,6 +320,23 @@ impl<B: Body + Clone, T> Core<B, T> {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Something is to be done by then.
+    fn wake_by(&mut self, at: Instant) {
+        if self.alarm.is_none_or(|alarm| at < alarm) {
+            (self.alarm, self.alarm_changed) = (Some(at), true);
+        }
+    }
+
+    /// When [`Core::handle_timeout`] is to be called, if that is earlier than was said before. Cheaper than to look at all deadlines
+    /// for each message.
+    pub(crate) fn take_alarm(&mut self) -> Option<Instant> {
+        debug_assert!(
+            self.poll_timeout().is_none_or(|at| self.alarm.is_some_and(|alarm| alarm <= at)),
+            "a deadline that nobody is told of"
+        );
+        std::mem::take(&mut self.alarm_changed).then_some(self.alarm).flatten()
     }
 
     pub(crate) const fn counts(&self) -> RouterCounts {

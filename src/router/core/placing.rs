@@ -1,5 +1,6 @@
 //! Where a message goes: to a provider that has room, or it waits for one, or for somebody who handles it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::envelope::{ActorRef, Body, Control, Distribution, Envelope, Failure, FlowHead, TRAIL_MAX};
@@ -14,7 +15,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         if flow.expires <= now {
             return self.end(now, flow, Failure::Expired);
         }
-        let Envelope { key, depth, affinity, .. } = flow.envelope;
+        let Envelope { key, depth, affinity, .. } = *flow.envelope;
         let wish =
             Wish { preference: self.config.preference, affinity, node: None, from_outside: false, but };
         match flow.envelope.to {
@@ -48,11 +49,12 @@ impl<B: Body + Clone, T> Core<B, T> {
         let (key, until) = (flow.envelope.key, flow.expires.min(now + self.config.grace));
         match self.discovery.wait(now, key, until, flow) {
             Ok(true) => {
+                self.wake_by(until);
                 self.counts.discoveries += 1;
                 let up: Vec<_> = self.nodes.iter().filter(|(_, node)| node.up).map(|(id, _)| *id).collect();
                 up.into_iter().for_each(|to| self.control(to, Control::Discover(vec![key])));
             }
-            Ok(false) => {}
+            Ok(false) => self.wake_by(until),
             Err(flow) => self.end(now, flow, Failure::Unroutable(key)),
         }
     }
@@ -78,7 +80,11 @@ impl<B: Body + Clone, T> Core<B, T> {
         for (at, to) in all.into_iter().enumerate() {
             let copy = Flow {
                 // Each copy has its own place, and goes nowhere else.
-                envelope: Envelope { callback: None, to: Distribution::Actor(to), ..flow.envelope.clone() },
+                envelope: Arc::new(Envelope {
+                    callback: None,
+                    to: Distribution::Actor(to),
+                    ..Envelope::clone(&flow.envelope)
+                }),
                 body: flow.body.clone(),
                 // It is told when the last has its place.
                 watch: flow.watch.filter(|_| at == last),
@@ -94,7 +100,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             self.dispatch(now, flow, to);
         } else {
             self.lanes.wait(lane, (flow, to));
-            self.sweep_at.get_or_insert(now + SWEEP);
+            self.sweep_by(now + SWEEP);
         }
     }
 
@@ -112,7 +118,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             next.into_iter().for_each(|(flow, to)| self.dispatch(now, flow, to));
             return;
         }
-        let job = self.job(Source::Here { lane, watch, parent, doubt });
+        let job = self.job(to.host, Source::Here { lane, watch, parent, doubt });
         self.tell(watch, Told::Placed);
         self.tell(watch, Told::Accepted);
         self.enqueue(to.host, Work { job, envelope, body, expires });
@@ -120,8 +126,8 @@ impl<B: Body + Clone, T> Core<B, T> {
 
     pub(super) fn enqueue(&mut self, host: u32, mut work: Work<B>) {
         let here = ActorRef { node: self.me, host };
-        if let Some(trail) = work.envelope.trail.as_mut().filter(|trail| trail.len() < TRAIL_MAX) {
-            trail.push(here);
+        if work.envelope.trail.as_ref().is_some_and(|trail| trail.len() < TRAIL_MAX) {
+            Arc::make_mut(&mut work.envelope).trail.get_or_insert_default().push(here);
         }
         if let Some(queue) = self.hosts.get_mut(&host).map(|host| &mut host.queue) {
             queue.push_back(work);
@@ -140,7 +146,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             match known {
                 _ if flow.envelope.hops >= self.config.hops_max => self.end(now, flow, Failure::Limit),
                 // Its routes came before the view that holds it, which is about to be seen.
-                None => self.retries.push_back((now + BUSY, flow)),
+                None => self.retry(now + BUSY, flow),
                 Some(_) => {
                     self.table.forget(to.node);
                     self.again(now, flow, Some(to));
@@ -151,16 +157,17 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
         let number = self.next_number;
         self.next_number += 1;
-        let mut envelope = flow.envelope.clone();
-        envelope.hops += 1;
+        let envelope = Arc::clone(&flow.envelope);
         let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
         let head = FlowHead { number, host: to.host, left_ms, envelope };
         let body = flow.body.clone();
         let parent = flow.parent.take();
-        self.tell(flow.watch, Told::Placed);
+        let watch = flow.watch;
         node_insert(&mut self.nodes, to.node, number, Sent { lane, flow });
         self.counts.forwarded += 1;
         self.outputs.push_back(Output::Send { to: to.node, head, body });
+        // Behind it: who goes on when its message has its place must not overtake it.
+        self.tell(watch, Told::Placed);
         if let Some(parent) = parent {
             self.placed(now, parent);
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::super::envelope::{CALLBACK_KEYS_MAX, Correlation};
+use super::super::envelope::{CALLBACK_KEYS_MAX, Correlation, Keys};
 use super::super::key::KeyId;
 
 /// A promise: who waits (`T`), and for what.
@@ -11,7 +11,7 @@ use super::super::key::KeyId;
 struct Promise<T> {
     hub: u32,
     flow: Correlation,
-    keys: Vec<KeyId>,
+    keys: Keys,
     deadline: Instant,
     token: T,
 }
@@ -40,7 +40,7 @@ impl<T> Promises<T> {
         &mut self,
         hub: u32,
         flow: Correlation,
-        keys: Vec<KeyId>,
+        keys: Keys,
         deadline: Instant,
         token: T,
     ) -> Result<u64, T> {

@@ -4,12 +4,13 @@ mod page;
 
 pub(crate) use page::{Mark, Page};
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use smallvec::SmallVec;
 
 use super::super::envelope::{ActorRef, RouteRecord};
 use super::super::key::{KeyId, MessageKey};
+use super::owed::Owed;
 use crate::MemberId;
 
 /// Ids are hashes already.
@@ -46,10 +47,6 @@ pub(crate) enum Refused {
     TooMany,
 }
 
-/// Turns that are owed to providers of one key, and how many of them are looked at for one message.
-const OWED_MAX: usize = 1024;
-const OWED_LOOKS: usize = 8;
-
 /// Providers of one key.
 #[derive(Debug)]
 struct Entry {
@@ -59,13 +56,13 @@ struct Entry {
     /// Whose turn it is among those here, and among all.
     turn_here: usize,
     turn: usize,
-    /// Who was passed over for want of room, and is first once it has some.
-    owed: VecDeque<ActorRef>,
+    /// To whom was passed over for want of room.
+    owed: Owed,
 }
 
 impl Entry {
     fn new(key: MessageKey) -> Self {
-        Self { key, local: Vec::new(), remote: Vec::new(), turn_here: 0, turn: 0, owed: VecDeque::new() }
+        Self { key, local: Vec::new(), remote: Vec::new(), turn_here: 0, turn: 0, owed: Owed::default() }
     }
 
     fn is_empty(&self) -> bool {
@@ -141,7 +138,7 @@ impl Table {
         let at = entry.local.iter().position(|(other, _)| *other == host)?;
         let (_, scope) = entry.local.remove(at);
         let provider = ActorRef { node: self.me, host };
-        entry.owed.retain(|other| *other != provider);
+        entry.owed.forget(provider);
         if entry.is_empty() {
             self.entries.remove(&id);
         }
@@ -212,7 +209,7 @@ impl Table {
     fn drop_remote(&mut self, provider: ActorRef, id: KeyId) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.remote.retain(|other| *other != provider);
-            entry.owed.retain(|other| *other != provider);
+            entry.owed.forget(provider);
             if entry.is_empty() {
                 self.entries.remove(&id);
             }
@@ -293,16 +290,16 @@ impl Table {
         let count = if here { entry.local.len() } else { all };
         let from = if here { entry.turn_here } else { entry.turn };
         // Who was passed over comes before whose turn it is: so in the end all have had as many.
-        let has = |to: &ActorRef| {
+        let takes = |to: ActorRef| {
             let there = if to.node == me {
-                entry.local.iter().any(|(host, scope)| *host == to.host && fits(*to, *scope))
+                entry.local.iter().any(|(host, scope)| *host == to.host && fits(to, *scope))
             } else {
-                !here && entry.remote.binary_search(to).is_ok() && fits(*to, Scope::Network)
+                !here && entry.remote.binary_search(&to).is_ok() && fits(to, Scope::Network)
             };
-            there && has_room(*to)
+            there && has_room(to)
         };
-        if let Some(at) = entry.owed.iter().take(OWED_LOOKS).position(has) {
-            return entry.owed.remove(at);
+        if let Some(to) = entry.owed.claim(takes) {
+            return Some(to);
         }
         let mut first = None;
         let mut chosen = None;
@@ -319,8 +316,7 @@ impl Table {
                 .map(|at| at % count)
                 .take_while(|at| chosen.map(|(chosen, _)| chosen) != Some(*at));
             let passed: SmallVec<[ActorRef; 8]> = passed.filter_map(fitting).collect();
-            let room = OWED_MAX.saturating_sub(entry.owed.len());
-            entry.owed.extend(passed.into_iter().take(room));
+            passed.into_iter().for_each(|to| entry.owed.pass(to, count));
         }
         let (at, to) = chosen.or(first)?;
         *(if here { &mut entry.turn_here } else { &mut entry.turn }) = at + 1;

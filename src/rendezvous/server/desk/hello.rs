@@ -193,8 +193,10 @@ impl Desk {
         let changes = state.changes_of(id).unwrap_or_default();
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let Some(Hello { known, .. }) = node.hello.take() else { return };
-        let leads_on = known.index == state.index() || state.change_after(known.index).is_some();
-        let cursor = if known.cluster == Some(cluster) && known.view.is_some() && leads_on {
+        // Places are compared within a generation only: a history that was restored has had others at the same places.
+        let same = known.view.is_some_and(|view| view.generation == state.view_id().generation);
+        let leads_on = same && (known.index == state.index() || state.change_after(known.index).is_some());
+        let cursor = if known.cluster == Some(cluster) && leads_on {
             Cursor::At(known.index)
         } else {
             Cursor::Nothing { least: state.index() }

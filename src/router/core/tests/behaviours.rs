@@ -1,5 +1,6 @@
 //! shared/BEHAVIOURS.md 28-40, as far as the core decides them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::super::envelope::{Callback, Correlation, Envelope, FlowHead, TraceContext};
@@ -40,7 +41,7 @@ fn everything_in_an_envelope_survives_the_wire() {
         idempotent: true,
         tell: true,
         callback: Some(Callback {
-            keys: vec![key("b").id(), key("c").id()],
+            keys: [key("b").id(), key("c").id()].into_iter().collect(),
             member: member(1),
             joined: Some(ViewId { generation: 2, number: 7 }),
             hub: 4,
@@ -50,7 +51,7 @@ fn everything_in_an_envelope_survives_the_wire() {
         trace: Some(TraceContext { trace_id: 1 << 100, parent_id: 3, flags: 1 }),
         trail: Some(vec![actor(1, 1), actor(2, 2)]),
     };
-    let head = FlowHead { number: 1 << 40, host: 3, left_ms: 29_000, envelope };
+    let head = FlowHead { number: 1 << 40, host: 3, left_ms: 29_000, envelope: envelope.into() };
     let bytes = encode(&head, b"body").unwrap();
     let (back, body): (FlowHead, _) = decode(&bytes).unwrap();
     assert_eq!((back, &body[..]), (head, &b"body"[..]));
@@ -255,7 +256,7 @@ fn a_route_that_is_local_is_neither_announced_nor_reached_from_outside() {
         number: 1,
         host,
         left_ms: 1000,
-        envelope: Envelope {
+        envelope: Arc::new(Envelope {
             key: secret.id(),
             flow: Correlation { member: member(1), number: 1 },
             hops: 1,
@@ -267,7 +268,7 @@ fn a_route_that_is_local_is_neither_announced_nor_reached_from_outside() {
             affinity: None,
             trace: None,
             trail: None,
-        },
+        }),
     };
     net.act(2, |core, now| core.handle_flow(now, member(1), head, Blob(1)));
     assert!(net.work(2, host).is_none());

@@ -23,7 +23,7 @@ fn honest(number: u64, host: u32) -> Vec<Bytes> {
         idempotent: false,
         tell: true,
         callback: Some(Callback {
-            keys: vec![key("b").id()],
+            keys: [key("b").id()].into_iter().collect(),
             member: member(2),
             joined: Some(ViewId { generation: 1, number: 1 }),
             hub: 1,
@@ -33,7 +33,7 @@ fn honest(number: u64, host: u32) -> Vec<Bytes> {
         trace: Some(TraceContext { trace_id: 1, parent_id: 1, flags: 1 }),
         trail: Some(vec![ActorRef { node: member(2), host: 1 }]),
     };
-    let head = FlowHead { number, host, left_ms: 1_000, envelope };
+    let head = FlowHead { number, host, left_ms: 1_000, envelope: envelope.into() };
     let reply = ReplyHead {
         hub: 1,
         promise: 1,

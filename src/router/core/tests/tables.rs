@@ -82,6 +82,29 @@ fn who_was_passed_over_for_want_of_room_gets_its_turns_later() {
     assert!(counts.values().all(|count| (count - 2_000).abs() <= 40), "{counts:?}");
 }
 
+#[test]
+fn one_that_stood_still_for_long_gets_its_turns_and_the_others_theirs_meanwhile() {
+    let mut table = table_of(1..=5);
+    let mut choose = |full: Option<u64>| {
+        let has_room = |to| full.is_none_or(|full| to != actor(full, 1));
+        table.choose(key("a").id(), ANY, has_room).unwrap()
+    };
+    // Two of them, one after the other, for tens of thousands of messages.
+    let mut counts = BTreeMap::new();
+    let mut count = |to| *counts.entry(to).or_insert(0_i32) += 1;
+    (0..40_000).for_each(|_| count(choose(Some(2))));
+    (0..20_000).for_each(|_| count(choose(Some(3))));
+    let others = (0..1_000).filter(|_| {
+        let to = choose(None);
+        count(to);
+        ![actor(2, 1), actor(3, 1)].contains(&to)
+    });
+    assert!(others.count() >= 300, "the others keep theirs");
+    (0..39_000).for_each(|_| count(choose(None)));
+    let mean = 20_000;
+    assert!(counts.values().all(|count| (count - mean).abs() <= 5), "{counts:?}");
+}
+
 #[derive(Clone, Debug)]
 enum Change {
     Learn(u64, usize, u32),
