@@ -219,8 +219,15 @@ impl JoinBuilder {
     /// [`JoinError`]; nothing is left running.
     pub async fn start(self) -> Result<Joined, JoinError> {
         let (servers, rendezvous) = (self.servers.parse()?, self.rendezvous.clone().build()?);
-        let until = tokio::time::Instant::now().into_std() + self.give_up;
-        let asked = self.ask(&servers).await?;
+        let asking = match &self.network {
+            Some(network) => self.messenger.clone().network(&self.environment, network),
+            None => self.messenger.clone().any_network(&self.environment),
+        };
+        let asking = asking.start().await?;
+        let until = asking.now() + self.give_up;
+        let asked = self.ask(&asking, &servers).await;
+        asking.close().await;
+        let asked = asked?;
         let mut messenger = self.messenger.clone().network(&self.environment, asked.network);
         // Whoever reached it by IPv4 is reached by it.
         let any = SocketAddr::new(
@@ -251,12 +258,7 @@ impl JoinBuilder {
     }
 
     /// Asks the servers, one after the other, which network this is; and by which address they are reached.
-    async fn ask(&self, servers: &[String]) -> Result<Asked, JoinError> {
-        let asking = match &self.network {
-            Some(network) => self.messenger.clone().network(&self.environment, network),
-            None => self.messenger.clone().any_network(&self.environment),
-        };
-        let asking = asking.start().await?;
+    async fn ask(&self, asking: &Messenger, servers: &[String]) -> Result<Asked, JoinError> {
         let (mut last, mut wait, mut refused) = ((String::new(), String::new()), AGAIN.0, 0);
         let asked = async {
             let mut at = super::shell::seed(asking.id()) as usize % servers.len().max(1);
@@ -264,7 +266,7 @@ impl JoinBuilder {
                 for _ in servers {
                     let server = servers.get(at).cloned().unwrap_or_default();
                     at = (at + 1) % servers.len().max(1);
-                    match ask_one(&asking, &server).await {
+                    match ask_one(asking, &server).await {
                         Ok(asked) => return Ok(asked),
                         Err((for_good, why)) => {
                             refused = if for_good { refused + 1 } else { 0 };
@@ -281,7 +283,6 @@ impl JoinBuilder {
             }
         };
         let asked = tokio::time::timeout(self.give_up, asked).await;
-        asking.close().await;
         asked.unwrap_or_else(|_late| {
             let (address, why) = last;
             Err(JoinError::NoServer { within: self.give_up, address, why })

@@ -214,8 +214,12 @@ fn an_evicted_node_comes_again_as_another_member_with_all_its_routes() {
     let before = world.me;
     assert_eq!(world.log.state.routes_of(before).count(), 5);
     world.decide(Op::Leave { member: before, why: Why::Silent });
+    while world.reborn == 0 {
+        assert!(world.deliver_back(), "it is told");
+    }
+    assert_eq!(world.client.routes().progress().1, 0, "nothing is registered of the new one yet");
     world.run(SECOND);
-    assert_eq!(world.reborn, 1);
+    assert_eq!((world.reborn, world.client.routes().progress().1), (1, 1));
     assert_ne!(world.me, before);
     assert!(world.standings.contains(&Standing::Evicted) && world.standing().is_joined());
     assert_eq!(world.log.state.routes_of(world.me).count(), 5);
