@@ -292,7 +292,10 @@ impl Desk {
 
     /// The session with a node is over: nothing can be said to it before its next hello.
     pub(crate) fn handle_gone(&mut self, id: MemberId) {
-        self.nodes.remove(&id);
+        let in_line = self.nodes.remove(&id).is_some_and(|node| node.in_line);
+        if in_line {
+            self.line.retain(|other| *other != id);
+        }
         self.undecided.remove(&id);
         self.later.remove(&id);
     }

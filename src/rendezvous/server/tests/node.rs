@@ -41,7 +41,8 @@ impl Node {
 
     pub(in super::super) async fn start_as(builder: crate::Builder) -> Self {
         let messenger = builder.start().await.unwrap();
-        let (tell, words) = mpsc::channel(4096);
+        // Small: a node that is not asked for words takes few in, and withholds credit.
+        let (tell, words) = mpsc::channel(64);
         let (tell_ping, pings) = mpsc::channel(4096);
         let answers = Arc::new(AtomicBool::new(true));
         messenger

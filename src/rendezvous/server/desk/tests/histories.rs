@@ -117,7 +117,7 @@ fn bounded(hall: &Hall) {
     assert!(hall.desk.versions.len() <= VERSIONS_MAX);
     assert!(hall.desk.nodes.len() <= usize::try_from(NODES).unwrap() + 1);
     assert!(hall.desk.nodes.values().all(|node| node.asked + node.words.len() <= NODE_ASKED_MAX + 4));
-    assert!(hall.desk.line.len() <= hall.desk.nodes.len() * 2 + 2);
+    assert!(hall.desk.line.len() <= hall.desk.nodes.len());
     assert!(hall.proposed.len() <= 1, "one command at a time");
 }
 

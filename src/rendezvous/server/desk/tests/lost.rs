@@ -90,6 +90,18 @@ fn a_cluster_with_members_refuses_a_node_of_another_and_goes_on() {
 }
 
 #[test]
+fn a_cluster_with_members_can_be_recovered_above_the_history_that_it_refused() {
+    let mut hall = Hall::with([1]);
+    hall.hears(2, of_before(2, LOST, view(4, 9)));
+    hall.order(1, Order::Recover);
+    assert_eq!(hall.state.view_id(), view(5, 1));
+    hall.hears(2, of_before(2, LOST, view(4, 9)));
+    hall.advance(GATHER);
+    assert_eq!(hall.state.member(id(2)).unwrap().joined, Some(view(4, 1)));
+    assert!(hall.state.member(id(1)).is_some() && hall.is_current(2));
+}
+
+#[test]
 fn a_node_of_this_cluster_that_knows_a_later_view_stops_it() {
     let mut hall = Hall::with([1, 2]);
     let later = view(1, hall.state.view_id().number + 1);

@@ -68,6 +68,22 @@ fn a_new_leader_judges_nobody_before_they_could_find_it_and_answer() {
 }
 
 #[test]
+fn what_waits_for_the_log_is_not_proposed_outside_the_lease() {
+    let mut hall = Hall::with([1]);
+    hall.decides = false;
+    hall.hears(1, routes(0, 1, [1]));
+    hall.hears(1, routes(1, 2, [2]));
+    let commands = hall.commands;
+    hall.leased = false;
+    hall.decide();
+    hall.pump();
+    assert_eq!(hall.commands, commands);
+    hall.leased = true;
+    hall.pump();
+    assert_eq!(hall.commands, commands + 1);
+}
+
+#[test]
 fn a_pong_of_another_term_is_nobodys_sign_of_life() {
     let mut hall = Hall::with([1, 2]);
     hall.alive.remove(&id(1));
