@@ -114,7 +114,7 @@ impl LogConfig {
     }
 
     /// For openraft, which counts in milliseconds. It elects nobody by itself: [`elections`](super::elections) does.
-    pub(super) fn for_openraft(&self, name: String) -> Result<Config, openraft::ConfigError> {
+    pub(super) fn for_openraft(&self, name: String) -> Result<Config, String> {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Config {
             cluster_name: name,
@@ -129,6 +129,7 @@ impl LogConfig {
             ..Config::default()
         }
         .validate()
+        .map_err(|why| why.to_string())
     }
 }
 

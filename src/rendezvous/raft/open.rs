@@ -58,7 +58,7 @@ impl Log {
         let house = &log.house;
         let (entries, machine) = house.store.clone().into_parts(machine).await?;
         let name = format!("{:016x}", house.me);
-        let config = house.config.for_openraft(name).map_err(|why| OpenError::Raft(why.to_string()))?;
+        let config = house.config.for_openraft(name).map_err(OpenError::Raft)?;
         let ways = Ways(Arc::clone(house));
         let raft = Raft::new(house.me, Arc::new(config), ways, entries, machine);
         let raft = house.context.scope(raft).await.map_err(|why| OpenError::Raft(why.to_string()))?;

@@ -15,7 +15,7 @@ use super::config::SNAPSHOT_TIME;
 use super::house::House;
 use super::types::{Server, ServerId, Types};
 use super::wire::{self, Refusal};
-use crate::ByteStream;
+use crate::{ByteStream, MemberId};
 
 const NAME: &str = "karere.raft.snapshot";
 /// The largest that is sent or taken: a hundred times what the state of a thousand members needs.
@@ -28,6 +28,8 @@ const ANSWER_BYTES_MAX: u32 = 1024;
 const RECEIVING_MAX: usize = 2;
 /// Without a byte for so long it is given up.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Between two looks at who is at the address.
+const LOOK: Duration = Duration::from_millis(100);
 /// Read at once.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -81,13 +83,27 @@ pub(super) async fn send(
     }
     let checksum = crc32c::crc32c(&snapshot.snapshot);
     let head = Head { cluster, from: house.me, to, vote, meta: snapshot.meta, bytes, checksum };
-    let opened = house.messenger.open_stream(member, NAME).await;
-    let mut stream = opened.map_err(|why| ShipError::NoStream(why.to_string()))?;
-    write(&mut stream, &head).await?;
-    stream.write_all(&snapshot.snapshot).await?;
-    stream.shutdown().await?;
-    let answer: Answer = read(&mut stream, ANSWER_BYTES_MAX).await?;
-    answer.map_err(ShipError::Refused)
+    let sending = async {
+        let opened = house.messenger.open_stream(member, NAME).await;
+        let mut stream = opened.map_err(|why| ShipError::NoStream(why.to_string()))?;
+        write(&mut stream, &head).await?;
+        stream.write_all(&snapshot.snapshot).await?;
+        stream.shutdown().await?;
+        let answer: Answer = read(&mut stream, ANSWER_BYTES_MAX).await?;
+        answer.map_err(ShipError::Refused)
+    };
+    tokio::select! {
+        biased;
+        sent = sending => sent,
+        () = replaced(house, address, member) => Err(ShipError::NoStream("another process is there now".to_owned())),
+    }
+}
+
+/// Ends when another process is at the address. The session with the one before may outlive it by a lease, and the stream with it.
+async fn replaced(house: &House, address: &str, member: MemberId) {
+    while house.peers.at(address) == Some(member) {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 async fn write<T: Serialize>(stream: &mut ByteStream, value: &T) -> Result<(), ShipError> {

@@ -74,7 +74,8 @@ async fn run(seed: u64) -> (usize, usize) {
 async fn one_leader_a_term_one_lease_at_a_time_and_nothing_acknowledged_is_lost() {
     let seeds = std::env::var("RAFT_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(6);
     let (mut acked, mut terms) = (0, 0);
-    for seed in 0..seeds {
+    let first = std::env::var("RAFT_FIRST").ok().and_then(|first| first.parse().ok()).unwrap_or(0);
+    for seed in first..first + seeds {
         let (more, led) = run(seed).await;
         (acked, terms) = (acked + more, terms + led);
     }

@@ -113,3 +113,25 @@ async fn strangers_change_nothing_and_stop_nobody() {
     let command = Command(bytes::Bytes::from_static(b"goes on"));
     world.decide(&command.0).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_votes_for_another_may_not_speak_whatever_it_hears_of_itself_after() {
+    let world = World::of(2, 3).await;
+    let leader = world.leader().await;
+    tokio::time::sleep(secs(2)).await;
+    let log = world.log(leader);
+    let metrics = log.house.raft().unwrap().metrics().borrow().clone();
+    let last = log.house.raft().unwrap().data_metrics().borrow().last_log;
+    let (term, other) = (metrics.current_term, world.log((leader + 1) % 3).id());
+    let stranger = stranger(&world).await;
+    let contact = stranger.contact(world.address(leader)).await.unwrap();
+    tokio::time::sleep(secs(1)).await;
+    assert!(log.lease(super::world::now()).is_some());
+    let what = Question::Vote(VoteRequest::new(Vote::new(term + 1, other), last));
+    let ask = Ask { number: 1, cluster: log.house.cluster(), from: other, to: Some(log.id()), what };
+    stranger.class(Class::Urgent).datagram(&ask, [contact.id()], secs(1)).unwrap();
+    world.until(secs(1), "it has voted", |_| log.lease(super::world::now()).is_none()).await;
+    // News that is older than the vote.
+    log.house.leases.lock().handle_leading(term);
+    assert!(log.lease(super::world::now()).is_none());
+}

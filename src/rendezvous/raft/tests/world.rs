@@ -74,12 +74,11 @@ impl Seen {
                     self.say(format!("{leader} and {id} lead in term {term}"));
                 }
             }
-            if let Some(held) = log.lease(now) {
-                if let Some((other, term)) = lease.replace((id, held.term))
-                    && other != id
-                {
-                    self.say(format!("{other} and {id} have leases, of terms {term} and {}", held.term));
-                }
+            if let Some(held) = log.lease(now)
+                && let Some((other, term)) = lease.replace((id, held.term))
+                && other != id
+            {
+                self.say(format!("{other} and {id} have leases, of terms {term} and {}", held.term));
             }
         }
     }
@@ -292,11 +291,12 @@ impl World {
                 return self.check();
             }
             let lengths: Vec<_> = books.iter().map(Vec::len).collect();
-            let servers = self.up().into_iter().map(|at| self.log(at).servers()).collect::<Vec<_>>();
+            let metrics = |at| self.log(at).house.raft().map(|raft| raft.metrics().borrow().to_string());
+            let servers: Vec<_> = self.up().into_iter().map(metrics).collect();
             let seed = self.seed;
             assert!(
                 now() < deadline,
-                "seed {seed}: of {} lacks {lacks:?}; {lengths:?}; {servers:?}",
+                "seed {seed}: of {} lacks {lacks:?}; {lengths:?}; {servers:#?}",
                 acked.len()
             );
             self.check();
