@@ -1,7 +1,9 @@
 //! Where a server keeps what must outlive it, and how the store speaks to it.
 //!
 //! A commit is in two phases (two fsyncs): a file whose newest transaction is damaged is then refused, where one fsync less would
-//! quietly go back to the transaction before it, which is a forgotten vote.
+//! quietly go back to the transaction before it, which is a forgotten vote. On the machine of 2026-11 (a virtual disk whose
+//! fdatasync takes 4 ms, under a load of 13 on two cores, debug build) a vote takes 12 ms at the median, an append of one entry
+//! 13 ms, of 64 entries 18 ms: many entries cost hardly more than one.
 
 use std::fmt;
 use std::fs::File;
@@ -40,7 +42,8 @@ impl Disk {
     }
 
     /// Another kind of storage: memory, or a disk that fails on purpose. Every call runs inline, on the caller's task, so that a
-    /// simulation replays.
+    /// simulation replays. A cut of the power while it is founded may leave a backend that does not open: nobody was told anything
+    /// of it yet, begin with a new one. (A directory does.)
     pub(crate) fn of_backend(backend: impl StorageBackend) -> Self {
         Self { kind: Kind::Backend(Held(Box::new(backend))) }
     }

@@ -7,10 +7,10 @@ use super::Names;
 /// Why the store does not open, or stopped. Whatever it is, nothing that was acknowledged has been changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StoreError {
-    /// The directory belongs to another network: the configuration's fault. Nothing was changed.
+    /// The directory, or the snapshot's file, belongs to another network: the configuration's fault. Nothing was changed.
     #[error(
-        "{place} belongs to network {theirs}, and this server is configured for {ours}: give the data directory of {ours}, \
-         or correct environment and network"
+        "{place} belongs to network {theirs}, and this server is configured for {ours}: correct environment and network, \
+         or give what belongs to {ours}"
     )]
     OtherNetwork {
         /// Directory.

@@ -89,3 +89,20 @@ fn a_snapshot_built_while_a_newer_one_was_installed_does_not_replace_it() {
         assert_eq!(machine.applied_state().await.unwrap().0, Some(place(2, 9)), "the readable one is kept");
     });
 }
+
+#[test]
+fn a_vote_or_an_append_of_any_length_costs_two_syncs() {
+    let platter = Platter::default();
+    now(async {
+        let (_store, mut log, _machine) = parts(Disk::of_backend(platter.clone())).await.unwrap();
+        for round in 0..20 {
+            let before = platter.syncs();
+            log.save_vote(&Vote::new(round, 1)).await.unwrap();
+            assert_eq!(platter.syncs() - before, 2);
+            let before = platter.syncs();
+            let entries = (0..round + 1).map(|at| command(1, round * 100 + at, vec![0; 500]));
+            log.blocking_append(entries).await.unwrap();
+            assert_eq!(platter.syncs() - before, 2);
+        }
+    });
+}

@@ -1,6 +1,8 @@
 //! Claims about the store, each shown on a disk that does what disks do.
 
 mod calls;
+#[cfg(unix)]
+mod cost;
 mod damage;
 mod full;
 mod machine;
