@@ -99,10 +99,16 @@ async fn addresses_that_cannot_be_are_refused_at_the_start() {
     // TEST-NET-1 (RFC 5737) is nobody's.
     let error = Messenger::builder().bind("192.0.2.1:0").start().await.unwrap_err();
     assert!(matches!(&error, StartError::Bind { address, .. } if address == "192.0.2.1:0"), "{error:?}");
-    for bad in ["0.0.0.0:7400", "[::]:7400", "10.0.0.1:0", "10.0.0.1", "[::ffff:0.0.0.0]:7400"] {
+    for bad in ["0.0.0.0:7400", "[::]:7400", "10.0.0.1", "[::ffff:0.0.0.0]:7400"] {
         let error = Messenger::builder().bind("127.0.0.1:0").advertise(bad).start().await.unwrap_err();
         assert!(matches!(error, StartError::Config(_)), "{bad}: {error:?}");
     }
+    // Port 0 is the one that was bound; where nothing is, nobody can be reached there.
+    let error = Messenger::builder().advertise("10.0.0.1:0").start().await.unwrap_err();
+    assert!(matches!(error, StartError::Config(_)), "{error:?}");
+    let bound = Messenger::builder().bind("127.0.0.1:0").advertise("10.0.0.1:0").start().await.unwrap();
+    let port = bound.local_address().unwrap().port();
+    assert_eq!(bound.member().endpoints, [format!("10.0.0.1:{port}").parse().unwrap()]);
     let messenger = client(Timeouts::default()).await;
     for bad in ["0.0.0.0:7400", "[::]:7400", "127.0.0.1:0", "nonsense", ""] {
         let error = messenger.contact(bad).await.unwrap_err();
