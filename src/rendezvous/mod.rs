@@ -3,12 +3,14 @@
 
 mod admin;
 mod client;
+mod common;
 #[cfg(feature = "rendezvous")]
 mod judge;
 #[cfg(feature = "rendezvous")]
 mod raft;
 #[cfg(feature = "rendezvous")]
 mod server;
+#[cfg(any(test, feature = "rendezvous"))]
 mod state;
 mod words;
 
@@ -17,9 +19,9 @@ pub use client::{
     JoinBuilder, JoinError, Joined, Lease, LeaseError, NotRegistered, OnFrozen, PORT, Rendezvous,
     RendezvousBuilder, ServerList, SetupError, Standing,
 };
+pub use common::{Token, Why};
 #[cfg(feature = "rendezvous")]
 pub use server::{OnlyServer, Server, ServerBuilder, ServerError, ServerStanding, ServerTimes, TimesError};
-pub use state::{Token, Why};
 pub use words::Health;
 
 /// What the simulation sees beside what users do.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::state::{ClusterId, LeaseChange, LeaseOp, Refused, Why};
+use super::common::{ClusterId, LeaseChange, LeaseOp, Refused, Why};
 use crate::router::Route;
 use crate::{Kind, Member, MemberId, Message, Request, ViewId};
 
@@ -22,21 +22,25 @@ const fn kind(name: &'static str) -> Kind {
 }
 
 /// How many bits of a [`reign`] are the term's.
+#[cfg(feature = "rendezvous")]
 const TERM_BITS: u32 = 40;
 
 /// By what nodes tell leaders apart, in every word: the generation of the history above, the term of the log below. A leader is above
 /// all before it, also where terms begin anew because the disks were lost, or a snapshot was restored: then the
 /// generation was raised.
+#[cfg(feature = "rendezvous")]
 pub(crate) const fn reign(generation: u64, term: u64) -> u64 {
     generation << TERM_BITS | term & ((1 << TERM_BITS) - 1)
 }
 
 /// The term of the log in it.
+#[cfg(feature = "rendezvous")]
 pub(crate) const fn term_in(reign: u64) -> u64 {
     reign & ((1 << TERM_BITS) - 1)
 }
 
 /// The generation in it.
+#[cfg(feature = "rendezvous")]
 pub(crate) const fn generation_in(reign: u64) -> u64 {
     reign >> TERM_BITS
 }
@@ -50,7 +54,7 @@ pub(crate) struct Known {
     pub(crate) view: Option<ViewId>,
     /// The place of the last change it has applied.
     pub(crate) index: u64,
-    /// The highest [`reign`] in which a leader spoke to it.
+    /// The highest reign (generation, term) in which a leader spoke to it.
     pub(crate) term: u64,
 }
 
@@ -90,7 +94,7 @@ pub(crate) enum Report {
     Heard,
 }
 
-/// From a server to a node. `term` is a [`reign`] in all of them.
+/// From a server to a node. `term` is a reign in all of them: generation and term.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ToNode {
     /// Only the leader speaks: this is it, if I know.

@@ -30,11 +30,13 @@ impl Trace {
     }
 
     /// Whether lines for people are kept.
+    #[cfg(all(feature = "rendezvous", feature = "testing"))]
     pub(super) const fn keeps(&self) -> bool {
         self.lines.is_some()
     }
 
     /// Something happened.
+    #[cfg(all(feature = "rendezvous", feature = "testing"))]
     pub(super) fn mix_in(&mut self, at_micros: u64, what: u64) {
         self.mix(at_micros);
         self.mix(what);

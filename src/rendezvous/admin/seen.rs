@@ -1,7 +1,7 @@
 //! What a tool is told.
 
 use crate::rendezvous::Health;
-use crate::rendezvous::state::ClusterId;
+use crate::rendezvous::common::ClusterId;
 use crate::rendezvous::words;
 use crate::router::Route;
 use crate::{Member, MemberId, ViewId};

@@ -15,7 +15,7 @@ use super::servers::ServerList;
 use super::setup::RendezvousBuilder;
 use super::shell;
 use super::standing::Standing;
-use crate::rendezvous::state::Refused;
+use crate::rendezvous::common::Refused;
 use crate::rendezvous::words::{Health, Ping, ToNode};
 use crate::router::{RouteChange, RouteSource, Routes};
 use crate::{HandlerError, Member, MemberId, Messenger, View};

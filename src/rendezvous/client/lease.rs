@@ -9,7 +9,7 @@ use super::api::Inner;
 use super::core::{LeaseNews, Ticket};
 use crate::MemberId;
 use crate::rendezvous::Token;
-use crate::rendezvous::state::Refused;
+use crate::rendezvous::common::Refused;
 
 /// Why a lease is not held.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

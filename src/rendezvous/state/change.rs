@@ -1,44 +1,14 @@
-//! What members are told of a decision, and the last of them, so that who was away for a while need not be told everything.
+//! The last changes, so that who was away for a while need not be told everything.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
-use super::command::Why;
-use super::leases::LeaseChange;
-use crate::router::Route;
-use crate::{Member, MemberId, ViewId};
+use crate::rendezvous::common::Change;
 
-/// What one command changed for the members. Applied in order of `index`, each to the state that has applied all up to `after`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Change {
-    /// Its place in the log.
-    pub(crate) index: u64,
-    /// The place of the change before it; places between them changed nothing for members.
-    pub(crate) after: u64,
-    /// The new view, if members came or went.
-    pub(crate) view: Option<ViewId>,
-    pub(crate) joined: Vec<Member>,
-    pub(crate) left: Vec<(MemberId, Why)>,
-    pub(crate) routes: Vec<RoutesChange>,
-    pub(crate) leases: Vec<LeaseChange>,
-}
-
-/// How a member's routes changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RoutesChange {
-    pub(crate) member: MemberId,
-    /// Whatever was there is forgotten first.
-    pub(crate) anew: bool,
-    pub(crate) add: Vec<Route>,
-    pub(crate) remove: Vec<Route>,
-}
-
-impl Change {
-    pub(super) fn is_empty(&self) -> bool {
-        self.view.is_none() && self.routes.is_empty() && self.leases.is_empty()
-    }
+/// Whether it says nothing.
+pub(super) fn is_empty(change: &Change) -> bool {
+    change.view.is_none() && change.routes.is_empty() && change.leases.is_empty()
 }
 
 /// Changes that are kept: some seconds of a busy network; who is further behind gets everything.

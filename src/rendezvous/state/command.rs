@@ -3,16 +3,12 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::leases::LeaseOp;
+use crate::rendezvous::common::{ClusterId, LeaseOp, Refused, Why};
 use crate::router::Route;
 use crate::{Member, MemberId, ViewId};
 
 /// The first byte of a command. Raised when what follows changes; an older server refuses what it does not know.
 const VERSION: u8 = 1;
-
-/// Which cluster of servers decided something: drawn when it was founded. Another one has another history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(crate) struct ClusterId(pub(crate) u128);
 
 /// One thing to be decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,31 +31,6 @@ pub(crate) enum Op {
     Lease { member: MemberId, op: LeaseOp },
 }
 
-/// Why a member is one no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Why {
-    /// It said goodbye.
-    Left,
-    /// It did not answer, and nobody else reached it.
-    Silent,
-    /// Another run of its process joined.
-    Replaced,
-    /// An operator took it out.
-    Removed,
-}
-
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Left => "it left",
-            Self::Silent => "it was silent",
-            Self::Replaced => "another run of it joined",
-            Self::Removed => "an operator removed it",
-        })
-    }
-}
-
 /// What became of one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
@@ -68,41 +39,6 @@ pub(crate) enum Outcome {
     Already,
     /// Nothing has changed, because of this.
     Refused(Refused),
-}
-
-/// Why an operation changed nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Refused {
-    /// There is no history yet.
-    #[error("the cluster has not begun its history")]
-    NotFounded,
-    /// See `Op::Suspend`.
-    #[error(
-        "members know view {0}, of which this cluster's disks know nothing; look for its disks, or let it go on without them: karere rendezvous recover"
-    )]
-    NeedsRecovery(ViewId),
-    /// The member was one, and is not any more: it can come again only as another one.
-    #[error("it is a member no more, and can come again only under a new id")]
-    Gone,
-    /// It is not a member.
-    #[error("it is not a member")]
-    NotMember,
-    /// Route changes before this one are missing: all routes must be said again.
-    #[error("its routes are known up to change {0}")]
-    RoutesBehind(u64),
-    /// A bound was reached.
-    #[error("{0}")]
-    Full(String),
-    /// What it says is no member, route or name.
-    #[error("{0}")]
-    Unsound(String),
-    /// Somebody else holds the lease.
-    #[error("the lease is held by {0}")]
-    Held(MemberId),
-    /// The command cannot be read.
-    #[error("the command cannot be read: {0}")]
-    Unreadable(String),
 }
 
 /// Operations that take effect together, as the log has them.
@@ -114,10 +50,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Op>, String> {
     read_version(VERSION, "command", bytes)
 }
 
+#[cfg(feature = "rendezvous")]
 pub(crate) fn encode_outcomes(outcomes: &[Outcome]) -> Bytes {
     with_version(VERSION, outcomes)
 }
 
+#[cfg(feature = "rendezvous")]
 pub(crate) fn decode_outcomes(bytes: &[u8]) -> Result<Vec<Outcome>, String> {
     read_version(VERSION, "outcome", bytes)
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Outcome, Refused};
+use super::command::Outcome;
 use crate::MemberId;
+use crate::rendezvous::common::{LeaseChange, LeaseOp, Refused, Token};
 
 /// The longest name of a lease, in bytes.
 pub(crate) const LEASE_NAME_BYTES_MAX: usize = 255;
@@ -14,53 +15,10 @@ const LEASES_MAX: usize = 4096;
 /// Members that wait for one lease.
 const WAITING_MAX: usize = 256;
 
-/// A number that grows with every grant of any lease, over restarts and recoveries too: who guards a resource refuses a lower
-/// one than it has seen (Kleppmann, "How to do distributed locking", 2016: fencing).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Token(pub(crate) u64);
-
-impl Token {
-    /// Generations above, grants below: 2^20 and 2^44 of them. A generation is above all that were seen before it, so a token is
-    /// too, also where the log that counts the grants was lost in part.
-    const fn new(generation: u64, grants: u64) -> Self {
-        Self(generation << 44 | grants)
-    }
-
-    /// As a number.
-    #[must_use]
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl std::fmt::Display for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// What is wanted of a lease.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum LeaseOp {
-    /// To hold it; if somebody else does, to be the next but those who wait already.
-    Acquire { name: String, wait: bool },
-    /// Not to hold it, or wait for it, any more.
-    Release { name: String },
-}
-
-impl LeaseOp {
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Acquire { name, .. } | Self::Release { name } => name,
-        }
-    }
-}
-
-/// Who holds a lease now; everybody is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LeaseChange {
-    pub(crate) name: String,
-    pub(crate) holder: Option<(MemberId, Token)>,
+/// A token: generations above, grants below: 2^20 and 2^44 of them. A generation is above all that were seen before it, so a token is
+/// too, also where the log that counts the grants was lost in part.
+const fn token(generation: u64, grants: u64) -> Token {
+    Token(generation << 44 | grants)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +44,8 @@ impl Leases {
         generation: u64,
         changes: &mut Vec<LeaseChange>,
     ) -> Outcome {
-        if op.name().is_empty() || op.name().len() > LEASE_NAME_BYTES_MAX {
+        let (LeaseOp::Acquire { name, .. } | LeaseOp::Release { name }) = op;
+        if name.is_empty() || name.len() > LEASE_NAME_BYTES_MAX {
             let text = format!("a lease's name has 1 to {LEASE_NAME_BYTES_MAX} bytes");
             return Outcome::Refused(Refused::Unsound(text));
         }
@@ -106,7 +65,7 @@ impl Leases {
     ) -> Outcome {
         let full = |what| Outcome::Refused(Refused::Full(what));
         let many = self.held.len() >= LEASES_MAX;
-        let token = Token::new(generation, self.grants + 1);
+        let token = token(generation, self.grants + 1);
         match self.held.get_mut(name) {
             None if many => full(format!("{LEASES_MAX} leases are held")),
             None => {
@@ -142,7 +101,7 @@ impl Leases {
             return if held.waiting.len() < before { Outcome::Done } else { Outcome::Already };
         }
         let next = held.waiting.pop_front();
-        let token = Token::new(generation, self.grants + 1);
+        let token = token(generation, self.grants + 1);
         match next {
             Some(next) => {
                 self.grants += 1;

@@ -14,21 +14,17 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::change::History;
-pub(crate) use self::change::{Change, RoutesChange};
-pub use self::command::Why;
-pub(crate) use self::command::{ClusterId, Op, Outcome, Refused, decode_outcomes, encode, encode_outcomes};
+pub(crate) use self::command::{Op, Outcome, encode};
+#[cfg(feature = "rendezvous")]
+pub(crate) use self::command::{decode_outcomes, encode_outcomes};
 use self::leases::Leases;
-pub use self::leases::Token;
-pub(crate) use self::leases::{LeaseChange, LeaseOp};
+pub(crate) use super::common::{Change, ClusterId, LeaseChange, LeaseOp, Refused, RoutesChange, Why};
+use super::common::{MEMBERS_MAX, ROUTES_MAX};
 use crate::router::Route;
 use crate::{Member, MemberId, ViewId};
 
-/// Members of one network. A view is installed whole on each of them at each change.
-pub(crate) const MEMBERS_MAX: usize = 4096;
 /// Routes of one member, as many as a router takes from one node.
 pub(crate) const MEMBER_ROUTES_MAX: usize = 262_144;
-/// Routes of all members: some 300 MB of tables on each server at most.
-pub(crate) const ROUTES_MAX: usize = 2_097_152;
 /// Members that are gone and remembered by id: whoever asks to be one of them again is told that it cannot be.
 pub(crate) const GONE_MAX: usize = 4096;
 /// What a member says of itself, in bytes.
@@ -151,7 +147,7 @@ impl State {
         };
         let mut change = Change { index, after: self.index, ..Change::default() };
         let outcomes = ops.into_iter().map(|op| self.apply_op(op, &mut change)).collect();
-        if !change.is_empty() {
+        if !change::is_empty(&change) {
             if let Some(view) = change.view {
                 self.kept.view = view;
             }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::leases::LEASE_NAME_BYTES_MAX;
 use super::*;
 use crate::Kind;
+use crate::rendezvous::common::Token;
 use crate::router::MessageKey;
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -104,6 +105,7 @@ fn nothing_is_decided_before_history_begins_or_while_some_of_it_is_missing() {
     assert_eq!(log.state.cluster(), Some(CLUSTER));
     let seen = ViewId { generation: 4, number: 11 };
     assert_eq!(log.one(Op::Suspend { seen }), Outcome::Done);
+    assert_eq!(log.state.suspended(), Some(seen));
     assert_eq!(log.one(join(1)), Outcome::Refused(Refused::NeedsRecovery(seen)));
     assert_eq!(log.one(Op::Recover { above: 0 }), Outcome::Done);
     assert_eq!(log.state.view_id(), ViewId { generation: 5, number: 1 });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::rendezvous::state::{Change, ClusterId, LeaseChange, MEMBERS_MAX, Token};
+use crate::rendezvous::common::{Change, ClusterId, LeaseChange, MEMBERS_MAX, Token};
 use crate::rendezvous::words::Everything;
 use crate::{Member, MemberId, View, ViewId};
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::copy::Copy;
 use crate::MemberId;
-use crate::rendezvous::state::{LeaseOp, Refused, Token};
+use crate::rendezvous::common::{LeaseOp, Refused, Token};
 use crate::rendezvous::words::ToServer;
 
 /// Names that are wanted at once.

@@ -21,7 +21,7 @@ pub(crate) use self::routes::OwnRoutes;
 use self::seek::Seek;
 use super::setup::OnFrozen;
 use super::standing::Standing;
-use crate::rendezvous::state::{ClusterId, Refused};
+use crate::rendezvous::common::{ClusterId, Refused};
 use crate::rendezvous::words::{Health, Known, ToServer};
 use crate::router::{Route, RouteChange};
 use crate::{Member, MemberId, View, ViewId};

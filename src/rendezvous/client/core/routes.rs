@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::rendezvous::state::Refused;
+use crate::rendezvous::common::Refused;
 use crate::rendezvous::words::ToServer;
 use crate::router::{Route, RouteChange};
 

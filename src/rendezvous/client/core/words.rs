@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::copy::NotApplied;
 use super::{Client, LATER_MAX, Output, PROBE_MAX, PROBES_MAX, Phase, REFUSED_WAIT};
-use crate::rendezvous::state::{Change, ClusterId, ROUTES_MAX, Refused, RoutesChange};
+use crate::rendezvous::common::{Change, ClusterId, ROUTES_MAX, Refused, RoutesChange};
 use crate::rendezvous::words::{Everything, Health, Ping, Pong, Refusal, ToNode, ToServer};
 use crate::router::{Route, RouteChange};
 use crate::{Member, MemberId};

@@ -13,7 +13,7 @@ pub(super) const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What one node may have asked and not been answered. Whoever asks more waits.
 pub(super) const NODE_ASKED_MAX: usize = 32;
 /// Nodes that are spoken to: members, and those who want to be or are told that they cannot be.
-pub(super) const NODES_MAX: usize = crate::rendezvous::state::MEMBERS_MAX + 1024;
+pub(super) const NODES_MAX: usize = crate::rendezvous::common::MEMBERS_MAX + 1024;
 /// Everything, in parts of this size.
 pub(super) const PART_BYTES: usize = 256 * 1024;
 /// Of everything, as of different changes, so many are kept for those who are reading them. Who reads an older one begins again.

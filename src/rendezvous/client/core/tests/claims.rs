@@ -8,7 +8,8 @@ use super::super::{CoreConfig, OnFrozen, Output};
 use super::world::{Log, MS, World, adds, everything, member, route};
 use crate::ViewId;
 use crate::rendezvous::client::standing::Standing;
-use crate::rendezvous::state::{ClusterId, Op, Why};
+use crate::rendezvous::common::{ClusterId, Why};
+use crate::rendezvous::state::Op;
 use crate::rendezvous::words::{Ping, Refusal, Report, ToNode, ToServer};
 use crate::router::RouteChange;
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::{LeaseNews, Ticket};
 use super::world::{World, member};
-use crate::rendezvous::state::{LeaseOp, Op, Refused, Token, Why};
+use crate::rendezvous::common::{LeaseOp, Refused, Token, Why};
+use crate::rendezvous::state::Op;
 
 fn joined() -> World {
     let mut world = World::new(1);

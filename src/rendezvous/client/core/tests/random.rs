@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::super::{LeaseNews, Ticket};
 use super::world::{Log, MS, World, adds, member, route};
 use crate::rendezvous::client::standing::Standing;
-use crate::rendezvous::state::{LeaseOp, Op, Why};
+use crate::rendezvous::common::{LeaseOp, Why};
+use crate::rendezvous::state::Op;
 use crate::router::RouteChange;
 
 struct Walk {

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::super::routes::OwnRoutes;
 use super::world::{adds, full, member, route};
-use crate::rendezvous::state::{ClusterId, Op, Outcome, State, encode};
+use crate::rendezvous::common::ClusterId;
+use crate::rendezvous::state::{Op, Outcome, State, encode};
 use crate::rendezvous::words::ToServer;
 use crate::router::{Route, RouteChange};
 

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::super::{Client, CoreConfig, LeaseNews, Output, Ticket};
 use crate::rendezvous::client::standing::Standing;
-use crate::rendezvous::state::{ClusterId, Op, Outcome, Refused, State, Token, Why, encode};
+use crate::rendezvous::common::{ClusterId, Refused, Token, Why};
+use crate::rendezvous::state::{Op, Outcome, State, encode};
 use crate::rendezvous::words::{Everything, Ping, Refusal, Report, ToNode, ToServer};
 use crate::router::{MessageKey, Route, RouteChange};
 use crate::{Kind, Member, MemberId, ViewId};
