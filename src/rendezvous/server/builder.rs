@@ -181,7 +181,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Times of its messenger; see [`Timeouts`]. Default: ping 1 s, liveness 3 s, the rest as everywhere.
+    /// Times of its messenger; see [`Timeouts`]. Default: ping 1 s, liveness 3 s, redials at most 200 ms apart, the rest as everywhere.
     pub const fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
