@@ -7,12 +7,12 @@ use openraft::{Config, SnapshotPolicy};
 use super::SERVERS_MAX;
 
 /// Between two signs of life of a leader.
-pub(crate) const HEARTBEAT: Duration = Duration::from_millis(75);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(50);
 /// A follower that hears nothing of its leader lets its lease of [`ELECTION_MAX`] pass, waits for a time between these two, and
 /// stands for election. Several heartbeats may be lost, and a leader is replaced within some three quarters of a second.
-pub(crate) const ELECTION_MIN: Duration = Duration::from_millis(225);
+pub(crate) const ELECTION_MIN: Duration = Duration::from_millis(160);
 /// See [`ELECTION_MIN`].
-pub(crate) const ELECTION_MAX: Duration = Duration::from_millis(375);
+pub(crate) const ELECTION_MAX: Duration = Duration::from_millis(260);
 /// Parts of [`ELECTION_MAX`] by which the leader's lease is shorter than that of its followers: by so much clocks may differ.
 const CLOCKS_DIFFER_BY: u32 = 10;
 /// After this a proposer is told that nobody knows.

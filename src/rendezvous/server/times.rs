@@ -21,12 +21,12 @@ pub struct ServerTimes {
     pub settle: Duration,
     /// After a recovery, members of before are waited for so long, and keep their places. Default 3 s; not below a ping.
     pub gather: Duration,
-    /// Between two signs of life of the leader to the other servers. Default 75 ms; at most a third of `election_min`.
+    /// Between two signs of life of the leader to the other servers. Default 50 ms; at most a third of `election_min`.
     pub heartbeat: Duration,
-    /// A server that has not heard the leader stands for election after a time between this and `election_max`. Default 225 ms.
+    /// A server that has not heard the leader stands for election after a time between this and `election_max`. Default 160 ms.
     pub election_min: Duration,
     /// See `election_min`. Nine tenths of it are the leader's lease: without a majority's answer it is silent after that. Default
-    /// 375 ms; two of them are below `eviction`, so that a change of leaders is nobody's silence.
+    /// 260 ms; two of them are below `eviction`, so that a change of leaders is nobody's silence.
     pub election_max: Duration,
 }
 
@@ -39,9 +39,9 @@ impl Default for ServerTimes {
             probe: millis(2_000),
             settle: millis(2_000),
             gather: millis(3_000),
-            heartbeat: millis(75),
-            election_min: millis(225),
-            election_max: millis(375),
+            heartbeat: millis(50),
+            election_min: millis(160),
+            election_max: millis(260),
         }
     }
 }
@@ -57,7 +57,7 @@ pub struct TimesError {
 }
 
 impl ServerTimes {
-    /// The times of a server's messenger, where nothing else is said: it dials others again at most 200 ms apart, and notices a dead link sooner than others do, because members
+    /// The times of a server's messenger, where nothing else is said: it dials others again at most 150 ms apart, and notices a dead link sooner than others do, because members
     /// are judged by it.
     #[must_use]
     pub fn messenger() -> Timeouts {
@@ -65,7 +65,7 @@ impl ServerTimes {
             ping: Duration::from_secs(1),
             liveness: Duration::from_secs(3),
             // Below the shortest election: the server that is back must be asked for its vote at once, not after a back-off.
-            redial_max: Duration::from_millis(200),
+            redial_max: Duration::from_millis(150),
             ..Timeouts::default()
         }
     }
