@@ -89,7 +89,7 @@ pub struct Outcome {
 
 pub use figures::Routers;
 #[cfg(all(feature = "rendezvous", feature = "testing"))]
-pub use rendezvous::Figures as Rendezvous;
+pub use rendezvous::{Cost, Figures as Rendezvous, Scale};
 
 /// What kind of world seeds make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -217,6 +217,18 @@ pub fn simulate(
 pub fn replay(kind: Kind, seed: u64) -> (Outcome, Vec<String>) {
     let (outcome, _, trace) = run(kind, seed, true);
     (outcome, trace.into_lines())
+}
+
+/// What a join and a change of routes cost in a network of so many nodes, in virtual time.
+///
+/// # Errors
+///
+/// What did not come to pass.
+#[cfg(all(feature = "rendezvous", feature = "testing"))]
+pub fn scale(nodes: usize) -> Result<Scale, String> {
+    fastrand::seed(nodes as u64);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.map_err(|error| error.to_string())?.block_on(rendezvous::measure(nodes))
 }
 
 fn run(kind: Kind, seed: u64, keeps: bool) -> (Outcome, Coverage, Trace) {

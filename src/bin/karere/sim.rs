@@ -30,6 +30,10 @@ pub(crate) struct Options {
     #[cfg(feature = "rendezvous")]
     #[arg(long)]
     rendezvous: bool,
+    /// Instead: what a join and a change of routes cost where so many nodes follow a rendezvous of three servers.
+    #[cfg(feature = "rendezvous")]
+    #[arg(long, value_name = "NODES", value_delimiter = ',', conflicts_with_all = ["seeds", "seed", "replay"])]
+    scale: Vec<usize>,
     /// Which fault met which state how often.
     #[arg(long)]
     coverage: bool,
@@ -53,6 +57,10 @@ impl Options {
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let kind = options.kind();
+    #[cfg(feature = "rendezvous")]
+    if !options.scale.is_empty() {
+        return scale(&options.scale, options.json);
+    }
     if let Some(seed) = options.replay {
         return replay(kind, seed, options.json);
     }
@@ -78,6 +86,41 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let count = report.violations.len();
     Err(Failure::new(format!("a guarantee did not hold in {count} of {} seeds", report.seeds))
         .tries("the replay of one of them, as said above"))
+}
+
+#[cfg(feature = "rendezvous")]
+fn scale(sizes: &[usize], json: bool) -> Result<(), Failure> {
+    if !json {
+        println!(
+            "nodes  all joined  views  join: messages    bytes  all know  route: messages    bytes  all know"
+        );
+    }
+    for nodes in sizes {
+        let seen = testing::scale(*nodes).map_err(Failure::new)?;
+        let (join, route) = (seen.join, seen.route);
+        let seconds = |time: Duration| time.as_secs_f64();
+        if json {
+            let cost = |cost: testing::Cost| json!({"messages": cost.messages, "bytes": cost.bytes, "seconds": seconds(cost.until_all_know)});
+            println!(
+                "{}",
+                json!({"nodes": seen.nodes, "all_joined_seconds": seconds(seen.all_joined), "views": seen.views, "join": cost(join), "route": cost(route)})
+            );
+            continue;
+        }
+        println!(
+            "{:5}  {:8.3} s  {:5}  {:14}  {:7}  {:5.0} ms  {:15}  {:7}  {:5.0} ms",
+            seen.nodes,
+            seconds(seen.all_joined),
+            seen.views,
+            join.messages,
+            join.bytes,
+            1e3 * seconds(join.until_all_know),
+            route.messages,
+            route.bytes,
+            1e3 * seconds(route.until_all_know),
+        );
+    }
+    Ok(())
 }
 
 fn complain(kind: Kind, outcome: &Outcome) {

@@ -96,6 +96,10 @@ impl Server {
         self.office.log.lease(now).map(|lease| lease.term)
     }
 
+    pub(crate) fn books(&self) -> crate::Books {
+        self.office.messenger.stats().total()
+    }
+
     pub(crate) fn with_state<T>(&self, look: impl FnOnce(&crate::rendezvous::doors::State) -> T) -> T {
         look(&self.office.applied.read())
     }

@@ -6,9 +6,12 @@ mod acts;
 mod fault;
 mod node;
 mod plan;
+mod scale;
 mod server;
 mod watch;
 mod world;
 
+pub(super) use scale::measure;
+pub use scale::{Cost, Scale};
 pub use watch::Figures;
 pub(super) use world::run;

@@ -10,7 +10,7 @@ use crate::rendezvous::doors::ClusterId;
 use crate::rendezvous::{Lease, Rendezvous};
 use crate::router::{Host as Actors, Node};
 use crate::testing::net::{Host, Network, ProcessId};
-use crate::{Kind, MemberId, Message, Messenger, Raw, View};
+use crate::{Kind, MemberId, Message, Messenger, Raw, View, ViewId};
 
 /// Messages between members, numbered.
 pub(super) const NUMBERED: Kind = Kind::new("sim.numbered", 1);
@@ -75,6 +75,24 @@ pub(super) struct NodePlace {
 impl NodePlace {
     pub(super) fn new(at: usize) -> Self {
         Self { address: node_address(at), running: None, ill: None }
+    }
+
+    pub(super) fn view_id(&self) -> Option<ViewId> {
+        self.running.as_ref()?.messenger.view().map(|view| view.id())
+    }
+
+    /// How many members its view has.
+    pub(super) fn sees(&self) -> usize {
+        let view = self.running.as_ref().and_then(|one| one.messenger.view());
+        view.map_or(0, |view| view.members().len())
+    }
+
+    pub(super) fn own_routes(&self) -> usize {
+        self.running.as_ref().map_or(0, |one| one.node.internal_routes().len())
+    }
+
+    pub(super) fn known_routes(&self) -> usize {
+        self.running.as_ref().map_or(0, |one| one.node.external_routes().len())
     }
 
     pub(super) fn is_ill_until(&mut self, until: Instant) {
@@ -180,5 +198,5 @@ impl Running {
 }
 
 pub(super) fn node_address(at: usize) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1 + at as u8], 7400))
+    SocketAddr::from(([10, (at / 200) as u8, 0, 1 + (at % 200) as u8], 7400))
 }
