@@ -71,14 +71,17 @@
 //! - [`blocking::Messenger`] is the same from threads, without a runtime of one's own.
 //! - [`Messenger::open_stream`] opens a [`ByteStream`], which is `AsyncRead` and `AsyncWrite`.
 //! - [`router`] is a network of actors on top: messages find their handlers, answers find their way home.
+//! - [`rendezvous`] is the one address that a network needs: [`Node::join`](router::Node::join) makes a process a member,
+//!   whose view and routes follow what its servers decide.
 //! - [`plug()`] makes the messenger the transport of a router of another make, a [`RouterTransport`].
 //!   `examples/foreign_router.rs` is one.
 //! - [`Messenger::stats`] gives the books, [`Messenger::events`] tells of links and peers.
 //!
 //! # Features
 //!
-//! `cli` (default): the `karere` command. `tls` (default): mutual TLS 1.3 on every link, see `Tls`. `faults`: the proxy
-//! that breaks connections on purpose. Without features it is the lean library.
+//! `cli` (default): the `karere` command. `tls` (default): mutual TLS 1.3 on every link, see `Tls`. `rendezvous` (default):
+//! the rendezvous' servers; nodes need no feature to follow them. `faults`: the proxy that breaks connections on purpose.
+//! Without features it is the lean library.
 
 pub mod blocking;
 mod config;

@@ -87,6 +87,7 @@ impl Shell {
             self.say_next();
             let timeout = self.inner.next_timeout(&self.messenger);
             tokio::select! {
+                biased;
                 () = self.inner.bell.notified() => {}
                 event = events.next() => match event {
                     Some(event) => self.note(&event),

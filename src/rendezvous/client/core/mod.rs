@@ -257,6 +257,8 @@ impl Client {
         if attempt != self.attempts || matches!(self.phase, Phase::Waiting { .. } | Phase::Left) {
             return;
         }
+        // What broke is not the link by which it was met.
+        self.broken = None;
         if let Phase::Reborn { server: met } = &mut self.phase {
             *met = Some(server);
             return;

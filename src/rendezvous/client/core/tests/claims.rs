@@ -96,6 +96,19 @@ fn a_leader_whose_link_breaks_and_does_not_come_back_is_left_long_before_it_coun
 }
 
 #[test]
+fn a_server_that_is_met_again_is_not_left_for_the_link_that_broke_before() {
+    let mut world = joined(1);
+    let server = world.servers[0].id;
+    // Its new link comes up while it is looked for, when nobody counts as the server.
+    world.client.handle_link(world.now, server, false);
+    world.run(SECOND);
+    let asked = world.sought.len();
+    world.run(5 * SECOND);
+    assert_eq!(world.sought.len(), asked, "{:?}", world.sought);
+    assert!(world.standing().is_joined());
+}
+
+#[test]
 fn waits_grow_while_nobody_answers_and_never_end() {
     let mut world = World::new(3);
     (0..3).for_each(|at| world.stop(at));
