@@ -261,7 +261,7 @@ impl Rendezvous {
 }
 
 /// What the simulation sees.
-#[cfg(feature = "testing")]
+#[cfg(all(feature = "rendezvous", feature = "testing"))]
 impl Rendezvous {
     /// All its routes, if the servers have said of all of them that they are decided.
     pub(crate) fn registered_routes(&self) -> Option<std::collections::BTreeSet<crate::router::Route>> {

@@ -90,7 +90,7 @@ impl OwnRoutes {
     }
 
     /// All of them, if all are decided.
-    #[cfg(feature = "testing")]
+    #[cfg(all(feature = "rendezvous", feature = "testing"))]
     pub(crate) fn registered_routes(&self) -> Option<BTreeSet<Route>> {
         let settled = self.announced == self.registered && self.refused.is_empty() && !self.withdrawn;
         settled.then(|| self.all.clone())
