@@ -59,8 +59,6 @@ pub(crate) fn split(form: Form) -> Tried<Figures> {
     thread::sleep(Duration::from_secs(1));
 
     let healed = unix_ms();
-    // Each of the commands that cut takes some milliseconds, on a busy machine many: the others may elect before the last.
-    let began = unix_ms();
     for (a, b) in few.iter().flat_map(|a| many.iter().map(move |b| (*a, *b))) {
         all.network().mend_at(a, b);
         all.network().mend_at(b, a);
