@@ -162,14 +162,7 @@ impl Open {
         let turn = self.order.clone().lock_owned().await;
         self.run(move || {
             let _turn = turn;
-            let mut transaction = this.database.begin_write()?;
-            transaction
-                .set_durability(Durability::Immediate)
-                .map_err(|error| Wrong::Database(error.into()))?;
-            transaction.set_two_phase_commit(true);
-            let done = work(&transaction)?;
-            transaction.commit()?;
-            Ok(done)
+            write(&this.database, work)
         })
         .await
     }
