@@ -112,8 +112,8 @@ pub use member::{Endpoint, EndpointError, Member, MemberId, MemberIdError, View,
 pub use messenger::{
     Books, Builder, ByteStream, ClassSender, Contact, ContactError, DatagramReport, Digest, EncodeError,
     Events, FlushReport, HandlerError, Kind, Message, Messenger, Missing, OpenError, Outgoing, PeerStats,
-    ProbeReport, Raw, ReincarnateError, Request, RequestError, SendError, SendReport, Spawner, StartError,
-    Stats, StreamError, StreamStats, Unflushed, Unmatched,
+    ProbeReport, Raw, RawRef, ReincarnateError, Request, RequestError, SendError, SendReport, Spawner,
+    StartError, Stats, StreamError, StreamStats, Unflushed, Unmatched,
 };
 pub use peer::{DatagramStats, Disconnect, PeerEvent, ViewChange, ViewError};
 pub use plug::{DownCause, NotTaken, PeerChange, PlugError, PlugStats, RouterTransport, Transport, plug};

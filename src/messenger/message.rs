@@ -156,7 +156,23 @@ pub struct EncodeError {
     pub cause: String,
 }
 
-/// What can be sent: every [`Message`], and [`Raw`].
+/// As [`Raw`], borrowed: for bytes that lie in a buffer which is used again. What is shorter than 4 KiB is copied once, to where it
+/// waits, and nothing is allocated for it; what is longer costs a copy that [`Raw`] does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawRef<'a> {
+    kind: Kind,
+    bytes: &'a [u8],
+}
+
+impl<'a> RawRef<'a> {
+    /// A message of these bytes.
+    #[must_use]
+    pub const fn new(kind: Kind, bytes: &'a [u8]) -> Self {
+        Self { kind, bytes }
+    }
+}
+
+/// What can be sent: every [`Message`], [`Raw`] and [`RawRef`].
 pub trait Outgoing: sealed::Sealed {
     #[doc(hidden)]
     fn outgoing_kind(&self) -> Kind;
@@ -174,6 +190,7 @@ mod sealed {
     pub trait Sealed {}
     impl<M: super::Message> Sealed for M {}
     impl Sealed for super::Raw {}
+    impl Sealed for super::RawRef<'_> {}
 }
 
 thread_local! {
@@ -213,6 +230,17 @@ impl Outgoing for Raw {
     #[inline(always)]
     fn encode_with<T>(&self, give: impl FnOnce(Encoded<'_>) -> T) -> Result<T, EncodeError> {
         Ok(give(Encoded(Body::Shared(&self.bytes))))
+    }
+}
+
+impl Outgoing for RawRef<'_> {
+    fn outgoing_kind(&self) -> Kind {
+        self.kind
+    }
+
+    #[inline(always)]
+    fn encode_with<T>(&self, give: impl FnOnce(Encoded<'_>) -> T) -> Result<T, EncodeError> {
+        Ok(give(Encoded(Body::Slice(self.bytes))))
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) use events::Hub;
 pub use flush::{Digest, FlushReport, Missing, Unflushed};
 pub(crate) use handlers::Handler;
 pub use handlers::{HandlerError, Unmatched};
-pub use message::{EncodeError, Kind, Message, Outgoing, Raw};
+pub use message::{EncodeError, Kind, Message, Outgoing, Raw, RawRef};
 pub use module::Spawner;
 pub use probe::ProbeReport;
 pub use request::{Request, RequestError};

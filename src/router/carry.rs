@@ -7,13 +7,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use super::builder::Kinds;
 use super::content::Content;
-use super::envelope::{Control, Failure, FlowHead, ReplyHead, encode, encoded};
+use super::envelope::{Control, Failure, FlowHead, Head, ReplyHead, Scratch};
 use super::node::Inner;
-use crate::{Cause, Class, Kind, Lost, MemberId, Messenger, Raw, Receipt, SendError};
+use crate::{
+    Cause, Class, ClassSender, Kind, Lost, MemberId, Messenger, Outgoing, Raw, RawRef, Receipt, SendError,
+};
 
 /// After this a queue that stays full is looked at again.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -22,9 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// at once; without views a session may be kept for its lease, and then nobody knows.
 const SETTLING: Duration = Duration::from_millis(250);
 
-/// Something for another node.
+/// Something for another node, encoded.
 pub(crate) struct Parcel {
-    raw: Raw,
+    bytes: Scratch,
     what: What,
 }
 
@@ -34,42 +36,105 @@ enum What {
     Control,
 }
 
-impl Parcel {
-    pub(crate) fn flow(kind: Kind, head: &FlowHead, body: &Bytes) -> Self {
-        let what = What::Flow { number: head.number, left_ms: head.left_ms };
-        Self { raw: Raw::new(kind, encode(head, body).unwrap_or_default()), what }
+impl What {
+    fn kind(&self, kinds: &Kinds) -> Kind {
+        match self {
+            Self::Flow { .. } => kinds.flow,
+            Self::Reply { .. } => kinds.reply,
+            Self::Control => kinds.control,
+        }
     }
 
     /// How long it is worth sending, from when it was made; a little longer than it lives, so that its end is not told before it.
     fn life(&self) -> Option<Duration> {
-        let left_ms = match &self.what {
-            What::Flow { left_ms, .. } => *left_ms,
+        let left_ms = match self {
+            Self::Flow { left_ms, .. } => *left_ms,
             // A failure is worth knowing as long as somebody waits, and that is not known here.
-            What::Reply { head, .. } if head.outcome.is_ok() => head.left_ms,
-            What::Reply { .. } | What::Control => return None,
+            Self::Reply { head, .. } if head.outcome.is_ok() => head.left_ms,
+            Self::Reply { .. } | Self::Control => return None,
         };
         Some(Duration::from_millis(u64::from(left_ms) + 1))
     }
+}
+
+impl Parcel {
+    pub(crate) fn flow(head: &FlowHead, body: &[u8]) -> Self {
+        let what = What::Flow { number: head.number, left_ms: head.left_ms };
+        Self { bytes: Scratch::encode(head, body).unwrap_or_default(), what }
+    }
 
     /// If the body cannot be encoded, whoever waits is told so.
-    pub(crate) fn reply(kind: Kind, head: ReplyHead, body: Option<Content>, job: Option<u64>) -> Self {
-        let bytes = encoded(|out| {
-            let out = postcard::to_extend(&head, out).map_err(|error| error.to_string())?;
+    pub(crate) fn reply(head: ReplyHead, body: Option<Content>, job: Option<u64>) -> Self {
+        let bytes = Scratch::write(|out| {
+            let out = head.write(out).map_err(|error| error.to_string())?;
             if let Some(body) = &body { body.append_to(out) } else { Ok(out) }
         });
         match bytes {
-            Ok(bytes) => Self { raw: Raw::new(kind, bytes), what: What::Reply { head, body, job } },
+            Ok(bytes) => Self { bytes, what: What::Reply { head, body, job } },
             Err(why) => {
                 let head = ReplyHead { outcome: Err(Failure::Handler(why)), ..head };
-                let raw = Raw::new(kind, encode(&head, &[]).unwrap_or_default());
-                Self { raw, what: What::Reply { head, body: None, job } }
+                Self {
+                    bytes: Scratch::encode(&head, &[]).unwrap_or_default(),
+                    what: What::Reply { head, body: None, job },
+                }
             }
         }
     }
 
-    pub(crate) fn control(kind: Kind, control: &Control) -> Self {
-        Self { raw: Raw::new(kind, encode(control, &[]).unwrap_or_default()), what: What::Control }
+    pub(crate) fn control(control: &Control) -> Self {
+        Self { bytes: Scratch::encode(control, &[]).unwrap_or_default(), what: What::Control }
     }
+}
+
+/// From here on the messenger shares bytes and copies none.
+const LONG: usize = 4096;
+
+/// As the messenger is to have it.
+enum Packed {
+    Short(Kind, Scratch),
+    Long(Raw),
+}
+
+impl Packed {
+    fn of(kind: Kind, bytes: Scratch) -> Self {
+        if bytes.len() < LONG {
+            Self::Short(kind, bytes)
+        } else {
+            Self::Long(Raw::new(kind, bytes.into_bytes()))
+        }
+    }
+
+    fn into_raw(self) -> Raw {
+        match self {
+            Self::Short(kind, bytes) => Raw::new(kind, bytes.into_bytes()),
+            Self::Long(raw) => raw,
+        }
+    }
+}
+
+/// Gives it to the messenger, for a receipt where what became of it must be known.
+fn hand_over(
+    sender: &ClassSender<'_>,
+    message: &impl Outgoing,
+    to: MemberId,
+    what: &What,
+) -> Result<Option<Receipt>, SendError> {
+    if matches!(what, What::Flow { .. }) {
+        return sender.send_with_receipt(message, to).map(Some);
+    }
+    let report = sender.send(message, [to])?;
+    match (report.full.is_empty(), report.absent.is_empty()) {
+        (true, true) => Ok(None),
+        (false, _) => Err(SendError::Full(to)),
+        (true, false) => Err(SendError::Absent(to)),
+    }
+}
+
+/// What waits for room.
+struct Waiting {
+    until: Option<Instant>,
+    raw: Raw,
+    what: What,
 }
 
 /// What is under way to one node.
@@ -78,7 +143,7 @@ struct Way {
     /// A link was up, and is not known to be gone.
     linked: bool,
     /// Waits for room in the messenger's queue; a task sees to it. Bounded by the windows of the lanes.
-    waiting: VecDeque<(Option<Instant>, Parcel)>,
+    waiting: VecDeque<Waiting>,
     pumping: bool,
     /// Of messages that the node has not said to be done.
     receipts: VecDeque<(u64, Receipt)>,
@@ -132,7 +197,7 @@ impl Carrier {
         let way = self.way(to);
         let held = way.lock();
         if let Some(news) = inner.take_news(to) {
-            self.send_on(inner, to, &way, held, Parcel::control(inner.kinds.control, &news));
+            self.send_on(inner, to, &way, held, Parcel::control(&news));
         }
     }
 
@@ -144,41 +209,41 @@ impl Carrier {
         mut held: MutexGuard<'_, Way>,
         parcel: Parcel,
     ) {
+        let Parcel { bytes, what } = parcel;
+        let packed = Packed::of(what.kind(&inner.kinds), bytes);
         if held.pumping {
-            held.waiting.push_back((self.until(&parcel), parcel));
+            held.waiting.push_back(self.waits(packed, what));
             return;
         }
-        let life = if self.is_linked(&mut held, to) { None } else { parcel.life() };
+        let life = if self.is_linked(&mut held, to) { None } else { what.life() };
         let sender = self.messenger.class(Class::Normal);
         let sender = life.map_or(sender.clone(), |life| sender.expires_in(life));
-        let sent = match parcel.what {
-            What::Flow { number, .. } => sender.send_with_receipt(&parcel.raw, to).map(|receipt| {
-                if life.is_some() {
-                    self.watch(to, number, receipt.clone());
-                }
-                held.receipts.push_back((number, receipt));
-            }),
-            What::Reply { .. } | What::Control => sender.send(&parcel.raw, [to]).and_then(|report| {
-                match (report.full.is_empty(), report.absent.is_empty()) {
-                    (true, true) => Ok(()),
-                    (false, _) => Err(SendError::Full(to)),
-                    (true, false) => Err(SendError::Absent(to)),
-                }
-            }),
+        let sent = match &packed {
+            Packed::Short(kind, bytes) => hand_over(&sender, &RawRef::new(*kind, bytes), to, &what),
+            Packed::Long(raw) => hand_over(&sender, raw, to, &what),
         };
+        let sent = sent.map(|receipt| {
+            if let (Some(receipt), What::Flow { number, .. }) = (receipt, &what) {
+                if life.is_some() {
+                    self.watch(to, *number, receipt.clone());
+                }
+                held.receipts.push_back((*number, receipt));
+            }
+        });
         if matches!(sent, Err(SendError::Full(_))) {
-            held.waiting.push_back((self.until(&parcel), parcel));
+            held.waiting.push_back(self.waits(packed, what));
             held.pumping = true;
             drop(held);
             self.messenger.spawn(pump(self.inner.clone(), self.messenger.clone(), to, Arc::clone(way)));
             return;
         }
         drop(held);
-        went(inner, to, parcel, sent);
+        went(inner, to, what, sent);
     }
 
-    fn until(&self, parcel: &Parcel) -> Option<Instant> {
-        parcel.life().and_then(|life| self.messenger.now().checked_add(life))
+    fn waits(&self, packed: Packed, what: What) -> Waiting {
+        let until = what.life().and_then(|life| self.messenger.now().checked_add(life));
+        Waiting { until, raw: packed.into_raw(), what }
     }
 
     fn is_linked(&self, way: &mut Way, to: MemberId) -> bool {
@@ -213,9 +278,9 @@ impl Carrier {
         let (weak, mut numbers) = (Arc::downgrade(inner), inner.sent_to(node));
         // Of what waits the pump tells.
         let waiting = |number: &u64| {
-            held.waiting.iter().any(
-                |(_, parcel)| matches!(parcel.what, What::Flow { number: other, .. } if other == *number),
-            )
+            held.waiting
+                .iter()
+                .any(|waits| matches!(waits.what, What::Flow { number: other, .. } if other == *number))
         };
         numbers.retain(|number| receipts.contains_key(number) || !waiting(number));
         drop(held);
@@ -248,8 +313,8 @@ impl Carrier {
 }
 
 /// What is done once it is with the messenger, or cannot be.
-fn went(inner: &Arc<Inner>, to: MemberId, parcel: Parcel, sent: Result<(), SendError>) {
-    match (parcel.what, sent) {
+fn went(inner: &Arc<Inner>, to: MemberId, what: What, sent: Result<(), SendError>) {
+    match (what, sent) {
         (What::Flow { .. } | What::Control, Ok(())) => {}
         (What::Reply { job: Some(job), .. }, Ok(())) => inner.placed(job),
         (What::Reply { job: None, .. }, Ok(())) => {}
@@ -276,16 +341,15 @@ fn went(inner: &Arc<Inner>, to: MemberId, parcel: Parcel, sent: Result<(), SendE
 /// What has waited for room longer than it lives.
 fn drop_expired(inner: &Arc<Inner>, messenger: &Messenger, to: MemberId, way: &Mutex<Way>) {
     let now = messenger.now();
-    let over: Vec<Parcel> = {
+    let over: VecDeque<Waiting> = {
         let mut way = way.lock();
-        let (over, stay) =
-            way.waiting.drain(..).partition(|(until, _)| until.is_some_and(|until| until <= now));
+        let is_over = |waits: &Waiting| waits.until.is_some_and(|until| until <= now);
+        let (over, stay) = way.waiting.drain(..).partition(is_over);
         way.waiting = stay;
-        let over: VecDeque<(Option<Instant>, Parcel)> = over;
-        over.into_iter().map(|(_, parcel)| parcel).collect()
+        over
     };
-    for parcel in over {
-        match parcel.what {
+    for Waiting { what, .. } in over {
+        match what {
             What::Flow { number, .. } => {
                 inner.act(|core, now| core.handle_lost(now, to, number, Lost::NotSent(Cause::Expired)));
             }
@@ -301,8 +365,8 @@ async fn pump(inner: Weak<Inner>, messenger: Messenger, to: MemberId, way: Arc<M
         let (raw, left) = {
             let mut way = way.lock();
             match way.waiting.front() {
-                Some((until, parcel)) => {
-                    (parcel.raw.clone(), until.map(|until| until.saturating_duration_since(messenger.now())))
+                Some(Waiting { until, raw, .. }) => {
+                    (raw.clone(), until.map(|until| until.saturating_duration_since(messenger.now())))
                 }
                 None => {
                     way.pumping = false;
@@ -324,18 +388,18 @@ async fn pump(inner: Weak<Inner>, messenger: Messenger, to: MemberId, way: Arc<M
             drop_expired(&inner, &messenger, to, &way);
             continue;
         }
-        let parcel = {
+        let what = {
             let mut way = way.lock();
-            let Some((_, parcel)) = way.waiting.pop_front() else { continue };
-            if let (What::Flow { number, .. }, Ok(receipt)) = (&parcel.what, &sent) {
+            let Some(Waiting { what, .. }) = way.waiting.pop_front() else { continue };
+            if let (What::Flow { number, .. }, Ok(receipt)) = (&what, &sent) {
                 if life.is_some() {
                     inner.carrier.watch(to, *number, receipt.clone());
                 }
                 way.receipts.push_back((*number, receipt.clone()));
             }
-            parcel
+            what
         };
-        went(&inner, to, parcel, sent.map(drop));
+        went(&inner, to, what, sent.map(drop));
         if !inner.is_up(to) {
             // It went though the node is gone: what became of it is to be found out as well.
             inner.carrier.settle(&inner, to, true);

@@ -10,7 +10,10 @@ use smallvec::SmallVec;
 use super::key::{KeyId, MessageKey};
 use crate::{MemberId, ViewId};
 
+mod head;
 mod wide;
+
+pub(crate) use head::{Head, HeadError};
 
 /// Of a callback point; seldom more than one.
 pub(crate) type Keys = SmallVec<[KeyId; 1]>;
@@ -53,13 +56,11 @@ pub struct ActorRef {
 }
 
 /// Where the answer of a flow goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Callback {
     /// The first message of the flow with one of these ends it.
-    #[serde(with = "wide::keys")]
     pub(crate) keys: Keys,
     /// Who waits, and the view in which it joined.
-    #[serde(with = "wide::member")]
     pub(crate) member: MemberId,
     pub(crate) joined: Option<ViewId>,
     /// Which of its hubs, and which promise there.
@@ -68,20 +69,20 @@ pub(crate) struct Callback {
 }
 
 /// To whom a message goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Distribution {
     /// To one provider.
     Unicast,
     /// To all of them.
     Broadcast,
     /// To this node and no other.
-    Node(#[serde(with = "wide::member")] MemberId),
+    Node(MemberId),
     /// To this actor and no other.
     Actor(ActorRef),
 }
 
 /// What travels with a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {
     pub(crate) key: KeyId,
     pub(crate) flow: Correlation,
@@ -103,7 +104,7 @@ pub(crate) struct Envelope {
 }
 
 /// A message as it goes to another node.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct FlowHead {
     /// Of this sender to this node: what the node says of it, it says of this number.
     pub(crate) number: u64,
@@ -111,7 +112,6 @@ pub(crate) struct FlowHead {
     pub(crate) host: u32,
     /// Milliseconds it may still live.
     pub(crate) left_ms: u32,
-    #[serde(with = "wide::envelope")]
     pub(crate) envelope: Arc<Envelope>,
 }
 
@@ -127,7 +127,7 @@ pub(crate) enum Failure {
 }
 
 /// The end of a flow, on its way home.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ReplyHead {
     pub(crate) hub: u32,
     pub(crate) promise: u64,
@@ -180,39 +180,66 @@ pub(crate) const TRAIL_MAX: usize = 32;
 /// Keys that end a flow.
 pub(crate) const CALLBACK_KEYS_MAX: usize = 16;
 
-/// What is encoded is put together here: a buffer that grows a message would cost several allocations.
-const SCRATCH_BYTES_MAX: usize = 4096;
+/// A buffer that grew beyond this is not kept.
+const SCRATCH_BYTES_MAX: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Bytes of what `write` appends.
-pub(crate) fn encoded<E>(write: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, E>) -> Result<Bytes, E> {
-    // Taken out, so that a `Serialize` that encodes something itself finds another one.
-    let mut scratch = SCRATCH.take();
-    scratch.clear();
-    let out = write(scratch)?;
-    if out.len() > SCRATCH_BYTES_MAX {
-        return Ok(out.into());
+/// What is encoded, in a buffer that the next one uses again: so a message costs no allocation on its way to the messenger.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch(Vec<u8>);
+
+impl Scratch {
+    /// What `write` appends.
+    pub(crate) fn write<E>(write: impl FnOnce(Vec<u8>) -> Result<Vec<u8>, E>) -> Result<Self, E> {
+        // Taken out, so that a `Serialize` that encodes something itself finds another one.
+        let mut scratch = SCRATCH.take();
+        scratch.clear();
+        write(scratch).map(Self)
     }
-    let bytes = Bytes::copy_from_slice(&out);
-    SCRATCH.set(out);
-    Ok(bytes)
+
+    /// Head and body in one message.
+    pub(crate) fn encode<H: Head>(head: &H, body: &[u8]) -> Result<Self, HeadError> {
+        Self::write(|out| {
+            let mut out = head.write(out)?;
+            out.extend_from_slice(body);
+            Ok(out)
+        })
+    }
+
+    pub(crate) fn into_bytes(mut self) -> Bytes {
+        std::mem::take(&mut self.0).into()
+    }
+}
+
+impl std::ops::Deref for Scratch {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if (1..=SCRATCH_BYTES_MAX).contains(&self.0.capacity()) {
+            SCRATCH.set(std::mem::take(&mut self.0));
+        }
+    }
 }
 
 /// Head and body in one message.
-pub(crate) fn encode<H: Serialize>(head: &H, body: &[u8]) -> Result<Bytes, postcard::Error> {
-    encoded(|out| {
-        let mut out = postcard::to_extend(head, out)?;
-        out.extend_from_slice(body);
-        Ok(out)
-    })
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn encode<H: Head>(head: &H, body: &[u8]) -> Result<Bytes, HeadError> {
+    Scratch::encode(head, body).map(Scratch::into_bytes)
 }
 
 /// What comes behind the head is the body.
-pub(crate) fn decode<H: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<(H, Bytes), postcard::Error> {
-    let (head, rest) = postcard::take_from_bytes(bytes)?;
+pub(crate) fn decode<H: Head>(bytes: &Bytes) -> Result<(H, Bytes), HeadError> {
+    let mut rest = &bytes[..];
+    let head = H::read(&mut rest)?;
     let body = bytes.slice(bytes.len() - rest.len()..);
     Ok((head, body))
 }

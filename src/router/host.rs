@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::content::{self, Content};
+use super::content::Content;
 use super::core::{Product, Scope};
 use super::envelope::{ActorRef, Correlation, Distribution, Envelope, TraceContext};
 use super::error::RouteError;
@@ -75,7 +75,7 @@ impl Replies {
     pub fn and_broadcast<M: Message>(mut self, message: M) -> Self {
         let (key, to) = (id_of::<M>(), Distribution::Broadcast);
         // Each of them reads it. What cannot be encoded says so where it is read.
-        let body = content::encode(&message).map_or_else(|_| Content::value(message), Content::Bytes);
+        let body = Content::encode(&message).unwrap_or_else(|_| Content::value(message));
         self.0.push(Product { key, body, to, affinity: None, idempotent: false });
         self
     }

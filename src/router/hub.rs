@@ -1,15 +1,17 @@
 //! Hubs: where flows begin, and where their answers come back.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use tokio::sync::{oneshot, watch};
 
-use super::content::{self, Content};
+use super::content::Content;
 use super::core::{Answer, Order, Told};
 use super::envelope::{ActorRef, CALLBACK_KEYS_MAX, Correlation, Distribution, Keys, TraceContext};
 use super::error::FlowError;
@@ -17,7 +19,6 @@ use super::key::{KeyId, MessageKey, id_of};
 use super::node::Inner;
 use super::running::is_within_actor;
 use crate::{MemberId, Message};
-use std::sync::Arc;
 
 /// How long a flow lives unless it is said.
 pub(crate) const TIME_TO_LIVE: Duration = Duration::from_secs(30);
@@ -174,7 +175,7 @@ impl<M: Message> Sending<M> {
         hub.inner.note_name(id, &key);
         // What stays here is not encoded; what goes to all is read by each.
         let stays = to != Distribution::Broadcast && hub.inner.has_host(id);
-        let body = if stays { Content::value(message) } else { Content::Bytes(content::encode(&message)?) };
+        let body = if stays { Content::value(message) } else { Content::encode(&message)? };
         Ok(Order { key: id, body, to, time_to_live, idempotent, affinity, trace, trail, watch, tell })
     }
 }
@@ -268,14 +269,49 @@ pub struct Asking<M>(Sending<M>);
 impl<M: Message> Asking<M> {
     /// The first `R` of the flow is the answer, wherever it is made.
     pub fn callback<R: Message>(self) -> Request<M, R> {
-        let keys = SmallVec::from_buf([(MessageKey::of::<R>(), id_of::<R>())]);
-        Request { sending: self.0, keys, answer: PhantomData }
+        Request {
+            sending: self.0,
+            keys: Wanted::One(MessageKey::of::<R>(), id_of::<R>()),
+            answer: PhantomData,
+        }
     }
 
     /// The first message with one of these keys is the answer: at most 16 count.
     pub fn callbacks(self, keys: impl IntoIterator<Item = MessageKey>) -> Request<M, Reply> {
         let keys = keys.into_iter().take(CALLBACK_KEYS_MAX).map(with_id).collect();
-        Request { sending: self.0, keys, answer: PhantomData }
+        Request { sending: self.0, keys: Wanted::Some(keys), answer: PhantomData }
+    }
+}
+
+/// Which messages are an answer.
+#[derive(Debug)]
+enum Wanted {
+    One(MessageKey, KeyId),
+    Some(Vec<(MessageKey, KeyId)>),
+}
+
+impl Wanted {
+    fn ids(&self) -> Keys {
+        match self {
+            Self::One(_, id) => Keys::from_buf([*id]),
+            Self::Some(keys) => keys.iter().map(|(_, id)| *id).collect(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&MessageKey, KeyId)> {
+        let (one, some) = match self {
+            Self::One(key, id) => (Some((key, *id)), &[][..]),
+            Self::Some(keys) => (None, &keys[..]),
+        };
+        one.into_iter().chain(some.iter().map(|(key, id)| (key, *id)))
+    }
+
+    /// The key that has this id.
+    fn find(self, wanted: KeyId) -> Option<MessageKey> {
+        match self {
+            Self::One(key, id) => (id == wanted).then_some(key),
+            Self::Some(keys) => keys.into_iter().find(|(_, id)| *id == wanted).map(|(key, _)| key),
+        }
     }
 }
 
@@ -355,7 +391,7 @@ impl<R: Message> FromReply for R {
 #[must_use = "nothing is sent before it is awaited"]
 pub struct Request<M, R> {
     sending: Sending<M>,
-    keys: SmallVec<[(MessageKey, KeyId); 1]>,
+    keys: Wanted,
     answer: PhantomData<fn() -> R>,
 }
 
@@ -397,44 +433,103 @@ impl<M: Message, R> Request<M, R> {
     }
 }
 
-/// Nobody waits for it any more.
+/// A request that was begun: its answer, once that is here. What `Request` is awaited as. Cancel safe in this sense only: dropped,
+/// nobody waits for the answer any more, and the flow goes on.
+#[must_use = "nothing is sent before it is awaited"]
+pub struct Answering<M, R>(State<M, R>);
+
+/// By hand, and not an `async` block in a box: that would hold all of this at once, and cost more to allocate and to move than what is
+/// done in it.
+enum State<M, R> {
+    Begins(Request<M, R>),
+    Waits(Promise),
+    Over,
+}
+
+// Nothing is pinned in it.
+impl<M, R> Unpin for Answering<M, R> {}
+
+impl<M, R> fmt::Debug for Answering<M, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.0 {
+            State::Begins(_) => "not begun",
+            State::Waits(_) => "waits",
+            State::Over => "over",
+        };
+        f.debug_tuple("Answering").field(&state).finish()
+    }
+}
+
+/// Who waits for an answer. Dropped before it came, nobody does.
 struct Promise {
-    inner: Option<Arc<Inner>>,
+    inner: Arc<Inner>,
     id: u64,
+    keys: Wanted,
+    answered: oneshot::Receiver<Answer<Content>>,
+    /// It is resolved, or the node is closed: nothing is left to be dropped.
+    over: bool,
+}
+
+impl Promise {
+    fn begin<M: Message, R>(request: Request<M, R>) -> Result<Self, FlowError> {
+        let Request { sending, keys, .. } = request;
+        let (inner, hub) = (Arc::clone(&sending.hub.inner), sending.hub.id);
+        keys.iter().for_each(|(key, id)| inner.note_name(id, key));
+        let order = sending.order(None, false)?;
+        let (token, answered) = oneshot::channel::<Answer<Content>>();
+        let asked = inner.act(|core, now| core.request(now, hub, keys.ids(), token, order));
+        let id = asked.map_err(|_returned| FlowError::Full)?;
+        Ok(Self { inner, id, keys, answered, over: false })
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, FlowError>> {
+        let answer = ready!(Pin::new(&mut self.answered).poll(cx));
+        self.over = true;
+        Poll::Ready(answer.map_err(|_closed| FlowError::Closed).and_then(|answer| self.reply(answer)))
+    }
+
+    fn reply(&mut self, answer: Answer<Content>) -> Result<Reply, FlowError> {
+        let Answer { outcome, flow, hops, trail } = answer;
+        let (id, content) = outcome.map_err(|failure| self.inner.error(failure))?;
+        let keys = std::mem::replace(&mut self.keys, Wanted::Some(Vec::new()));
+        let key = keys.find(id);
+        let key = key.ok_or_else(|| FlowError::Decode("an answer that nobody asked for".to_owned()))?;
+        Ok(Reply { key, content, flow, hops, trail })
+    }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        if let Some(inner) = self.inner.take() {
-            inner.act(|core, _| drop(core.drop_promise(self.id)));
+        if !self.over {
+            self.inner.act(|core, _| drop(core.drop_promise(self.id)));
         }
     }
 }
 
-impl<M: Message, R: FromReply + Send + 'static> IntoFuture for Request<M, R> {
+impl<M: Message, R: FromReply> Future for Answering<M, R> {
     type Output = Result<R, FlowError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        let Self { sending, keys, .. } = self;
-        Box::pin(async move {
-            let (inner, hub) = (Arc::clone(&sending.hub.inner), sending.hub.id);
-            let ids: Keys = keys.iter().map(|(_, id)| *id).collect();
-            keys.iter().for_each(|(key, id)| inner.note_name(*id, key));
-            let order = sending.order(None, false)?;
-            let (token, answered) = oneshot::channel::<Answer<Content>>();
-            let asked = inner.act(|core, now| core.request(now, hub, ids, token, order));
-            let id = asked.map_err(|_returned| FlowError::Full)?;
-            let mut promise = Promise { inner: Some(Arc::clone(&inner)), id };
-            let answer = answered.await;
-            // It is resolved, or the node is closed: nothing is left to be dropped.
-            promise.inner = None;
-            let answer = answer.map_err(|_closed| FlowError::Closed)?;
-            let Answer { outcome, flow, hops, trail } = answer;
-            let (id, content) = outcome.map_err(|failure| inner.error(failure))?;
-            let key = keys.into_iter().find(|(_, known)| *known == id).map(|(key, _)| key);
-            let key = key.ok_or_else(|| FlowError::Decode("an answer that nobody asked for".to_owned()))?;
-            R::from_reply(Reply { key, content, flow, hops, trail })
-        })
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::Begins(_) = &self.0
+            && let State::Begins(request) = std::mem::replace(&mut self.0, State::Over)
+        {
+            self.0 = State::Waits(Promise::begin(request)?);
+        }
+        let State::Waits(promise) = &mut self.0 else {
+            // As other futures do that are polled after their end.
+            return Poll::Pending;
+        };
+        let reply = ready!(promise.poll(cx));
+        self.0 = State::Over;
+        Poll::Ready(reply.and_then(R::from_reply))
+    }
+}
+
+impl<M: Message, R: FromReply> IntoFuture for Request<M, R> {
+    type Output = Result<R, FlowError>;
+    type IntoFuture = Answering<M, R>;
+
+    fn into_future(self) -> Answering<M, R> {
+        Answering(State::Begins(self))
     }
 }

@@ -32,7 +32,7 @@ pub use builder::{DeadLetter, NodeBuilder};
 pub use envelope::{ActorRef, Correlation, TraceContext};
 pub use error::{FlowError, RouteError};
 pub use host::{Actor, Context, Failed, Host, HostBuilder, IntoReplies, Replies};
-pub use hub::{Asking, Delivery, Direct, FromReply, Hub, Reply, Request, Sending};
+pub use hub::{Answering, Asking, Delivery, Direct, FromReply, Hub, Reply, Request, Sending};
 pub use key::MessageKey;
 pub use node::Node;
 pub use source::{Route, RouteChange, RouteSource, Routes, StaticList, Views};

@@ -178,6 +178,9 @@ impl Inner {
         });
         inner.listen()?;
         tables::answer(&inner)?;
+        // Looked at once it is listened: who has a session by now may have said its routes before, to nobody.
+        let linked = messenger.stats().peers.into_iter().map(|peer| peer.peer);
+        inner.core.lock().set_unheard(linked);
         messenger.spawn(keep_time(Arc::downgrade(&inner), Arc::clone(&inner.timer)));
         messenger.spawn(source::follow_events(Arc::downgrade(&inner), messenger.events()));
         Ok(inner)
@@ -233,15 +236,15 @@ impl Inner {
     fn perform(self: &Arc<Self>, output: Output<Content, Answered>) {
         match output {
             Output::Wake(host) => self.ring(host),
-            Output::Send { to, head, body } => match body.to_bytes() {
-                Ok(bytes) => self.carrier.send(self, to, Parcel::flow(self.kinds.flow, &head, &bytes)),
+            Output::Send { to, head, body } => match body.lend(|bytes| Parcel::flow(&head, bytes)) {
+                Ok(parcel) => self.carrier.send(self, to, parcel),
                 Err(why) => self.act(|core, now| core.handle_unsendable(now, to, head.number, why)),
             },
             Output::Reply { to, head, body, job } => {
-                self.carrier.send(self, to, Parcel::reply(self.kinds.reply, head, body, job));
+                self.carrier.send(self, to, Parcel::reply(head, body, job));
             }
             Output::Control { to, control } => {
-                self.carrier.send(self, to, Parcel::control(self.kinds.control, &control));
+                self.carrier.send(self, to, Parcel::control(&control));
             }
             Output::Resolve { token, answer } => drop(token.send(answer)),
             Output::Told { watch, told } => self.told(watch, told),

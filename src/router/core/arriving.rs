@@ -68,6 +68,11 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
     }
 
+    /// These may have told this node of their routes before it listened. They are asked once they are up.
+    pub(crate) fn set_unheard(&mut self, nodes: impl IntoIterator<Item = MemberId>) {
+        self.unheard = nodes.into_iter().collect();
+    }
+
     /// The session with a node is lost, though the node is there: so is what either has said and the other not heard.
     pub(crate) fn handle_session_lost(&mut self, id: MemberId) {
         if self.nodes.get(&id).is_some_and(|node| node.up) {
@@ -111,9 +116,12 @@ impl<B: Body + Clone, T> Core<B, T> {
         let node = self.nodes.entry(id).or_insert_with(Node::new);
         node.up = true;
         self.news(id, |news| news.all = true);
-        if let Some(at) = self.gone.iter().position(|gone| *gone == id) {
-            // It may never have missed this node, and then tells what it told before only when it is asked.
+        let gone = self.gone.iter().position(|gone| *gone == id);
+        if let Some(at) = gone {
             self.gone.remove(at);
+        }
+        // It may never have missed this node, and then tells what it told before only when it is asked.
+        if self.unheard.remove(&id) || gone.is_some() {
             self.ask_all(id);
         }
         self.take_early(now, id);

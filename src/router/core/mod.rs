@@ -153,6 +153,8 @@ pub(crate) struct Core<B, T> {
     early: VecDeque<(MemberId, Vec<Early>)>,
     /// Nodes that were up and are not, the last ones.
     gone: VecDeque<MemberId>,
+    /// Who may have told of its routes before this node listened, and was not up since.
+    unheard: BTreeSet<MemberId>,
     /// Nodes with something in `done`.
     owing: BTreeSet<MemberId>,
     done_at: Option<Instant>,
@@ -193,6 +195,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             nodes: BTreeMap::new(),
             early: VecDeque::new(),
             gone: VecDeque::new(),
+            unheard: BTreeSet::new(),
             owing: BTreeSet::new(),
             done_at: None,
             retries: VecDeque::new(),

@@ -1,6 +1,6 @@
 //! What hubs wait for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use super::super::envelope::{CALLBACK_KEYS_MAX, Correlation, Keys};
@@ -13,6 +13,8 @@ struct Promise<T> {
     flow: Correlation,
     keys: Keys,
     deadline: Instant,
+    /// Its deadline came in its turn.
+    in_turn: bool,
     token: T,
 }
 
@@ -20,14 +22,58 @@ struct Promise<T> {
 #[derive(Debug)]
 pub(crate) struct Promises<T> {
     open: HashMap<u64, Promise<T>, foldhash::fast::RandomState>,
-    /// Deadlines, the next first.
-    deadlines: std::collections::BTreeSet<(Instant, u64)>,
+    deadlines: Deadlines,
     next: u64,
+}
+
+/// When each promise's time is over. Most come in their turn, because most requests live as long as the ones before: they stand in a
+/// queue, from which those that ended before go when they come to its front, or when they are the most of it. So a request
+/// costs no search.
+#[derive(Debug, Default)]
+struct Deadlines {
+    /// The next first; that one is open.
+    queue: VecDeque<(Instant, u64)>,
+    /// In the queue, and not open any more.
+    ended: usize,
+    others: BTreeSet<(Instant, u64)>,
+}
+
+/// Fewer that ended are not worth looking for.
+const ENDED_MIN: usize = 64;
+
+impl Deadlines {
+    /// Whether it came in its turn.
+    fn add(&mut self, at: Instant, id: u64) -> bool {
+        let in_turn = self.queue.back().is_none_or(|(last, _)| *last <= at);
+        if in_turn {
+            self.queue.push_back((at, id));
+        } else {
+            self.others.insert((at, id));
+        }
+        in_turn
+    }
+
+    /// One in the queue is not open any more.
+    fn close(&mut self, is_open: impl Fn(u64) -> bool) {
+        self.ended += 1;
+        while self.queue.pop_front_if(|(_, id)| !is_open(*id)).is_some() {
+            self.ended = self.ended.saturating_sub(1);
+        }
+        if self.ended > ENDED_MIN && self.ended > self.queue.len() / 2 {
+            self.queue.retain(|(_, id)| is_open(*id));
+            self.ended = 0;
+        }
+    }
+
+    /// The next one.
+    fn first(&self) -> Option<(Instant, u64)> {
+        self.queue.front().into_iter().chain(self.others.first()).min().copied()
+    }
 }
 
 impl<T> Default for Promises<T> {
     fn default() -> Self {
-        Self { open: HashMap::default(), deadlines: Default::default(), next: 1 }
+        Self { open: HashMap::default(), deadlines: Deadlines::default(), next: 1 }
     }
 }
 
@@ -49,8 +95,8 @@ impl<T> Promises<T> {
         }
         let id = self.next;
         self.next += 1;
-        self.deadlines.insert((deadline, id));
-        self.open.insert(id, Promise { hub, flow, keys, deadline, token });
+        let in_turn = self.deadlines.add(deadline, id);
+        self.open.insert(id, Promise { hub, flow, keys, deadline, in_turn, token });
         Ok(id)
     }
 
@@ -65,20 +111,24 @@ impl<T> Promises<T> {
     /// Nobody waits any more.
     pub(crate) fn close(&mut self, id: u64) -> Option<T> {
         let promise = self.open.remove(&id)?;
-        self.deadlines.remove(&(promise.deadline, id));
+        if promise.in_turn {
+            self.deadlines.close(|id| self.open.contains_key(&id));
+        } else {
+            self.deadlines.others.remove(&(promise.deadline, id));
+        }
         Some(promise.token)
     }
 
     /// The next whose time is over.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<(Correlation, T)> {
-        let (_, id) = *self.deadlines.first().filter(|(at, _)| *at <= now)?;
+        let (_, id) = self.deadlines.first().filter(|(at, _)| *at <= now)?;
         let flow = self.open.get(&id)?.flow;
         self.close(id).map(|token| (flow, token))
     }
 
     /// When the next one's time is over.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.deadlines.first().map(|(at, _)| at)
     }
 
     /// All of one hub, or all there are.
