@@ -60,7 +60,7 @@ impl World {
             contacted: Default::default(),
             prompt: true,
         });
-        self.begin_router(id);
+        self.plan_router(id);
         self.observe(Event::Began { process: id });
         let at = self.facts.now + self.millis(50, 2_500);
         self.later.add(at, Later::Join(id, me));
@@ -100,15 +100,17 @@ impl World {
         // Who stands still does nothing; it is done when it goes on.
         let stands = |process: &ProcessId| self.facts.of(*process).is_some_and(|facts| facts.frozen);
         let frozen = match &later {
-            Later::Install(process, _) | Later::Change(process, _) | Later::Reincarnate(process, _) => {
-                stands(process)
-            }
+            Later::Install(process, _)
+            | Later::Change(process, _)
+            | Later::Reincarnate(process, _)
+            | Later::Route(process) => stands(process),
             _ => false,
         };
         if frozen {
             return self.later.add(self.facts.now + Duration::from_millis(300), later);
         }
         match later {
+            Later::Route(process) => self.begin_router(process),
             Later::Join(process, member) => self.join(process, member),
             Later::Remove(member) => self.remove(member),
             Later::Install(process, view) => self.install(process, view),

@@ -20,6 +20,8 @@ pub(super) enum Later {
     Thaw(ProcessId),
     /// A process begins at this address.
     Begin(SocketAddr),
+    /// A process, which may have spoken with others by now, begins to route.
+    Route(ProcessId),
     /// The road is free again.
     Free(SocketAddr, SocketAddr),
     Descriptors(ProcessId),

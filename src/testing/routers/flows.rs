@@ -9,6 +9,7 @@ use super::{ANSWER, LOCAL, LOOP, Load, NOBODY, OTHER, Router, STEPS, Step, key, 
 use crate::member::{MemberId, Views};
 use crate::router::{ActorRef, FlowError, Hub, Reply, StaticList};
 use crate::testing::facts::{Event, ProcessFacts};
+use crate::testing::later::Later;
 use crate::testing::net::ProcessId;
 use crate::testing::process::{Note, Process};
 use crate::testing::world::{World, address};
@@ -31,11 +32,19 @@ struct Start {
 type Ending = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
 impl World {
-    /// A router begins with its process.
-    pub(in crate::testing) fn begin_router(&mut self, id: ProcessId) {
+    /// A router begins with its process, or in some a while after that, when others may have spoken to it already.
+    pub(in crate::testing) fn plan_router(&mut self, id: ProcessId) {
         if !self.facts.plan.routers {
             return;
         }
+        if self.flow_chance.u8(..4) > 0 {
+            return self.begin_router(id);
+        }
+        let late = Duration::from_millis(self.flow_chance.u64(1..5_000));
+        self.later.add(self.facts.now + late, Later::Route(id));
+    }
+
+    pub(in crate::testing) fn begin_router(&mut self, id: ProcessId) {
         let Some(process) = self.processes.get_mut(id.0).and_then(Option::as_mut) else { return };
         let sources = match self.facts.plan.views {
             Views::Agreed | Views::Local => None,
