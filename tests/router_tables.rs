@@ -106,6 +106,29 @@ async fn long_tables_come_whole_though_messages_must_be_short() {
     other.close().await;
 }
 
+#[cfg(feature = "faults")]
+#[tokio::test]
+async fn long_tables_have_one_time_for_all_of_their_parts() {
+    use karere::faults::{Plan, Proxy};
+
+    let [(one, asks), (other, tells)] = pair(Messenger::builder).await;
+    let _host = host(&tells, 5_000);
+    // Each of the nine parts takes 300 ms at least, there and back.
+    let there = other.local_address().unwrap();
+    let proxy = Proxy::start("127.0.0.1:0".parse().unwrap(), there, Plan::default()).unwrap();
+    proxy.set_delay(Some(Duration::from_millis(150)));
+    install(&[&one], &[Member { endpoints: vec![proxy.address().into()], ..other.member() }]);
+    install(&[&other], &[one.member()]);
+    let (began, time) = (Instant::now(), Duration::from_secs(2));
+    let asking = asks.tables_of(other.id()).deadline(time);
+    assert_eq!(timeout(LONG, asking).await.unwrap(), Err(FlowError::Deadline));
+    assert!(began.elapsed() >= time);
+    proxy.set_delay(None);
+    assert_eq!(asked(&asks, other.id()).await.unwrap().internal.len(), 5_001);
+    one.close().await;
+    other.close().await;
+}
+
 #[tokio::test]
 async fn without_views_a_node_tells_its_tables_as_well() {
     let mut messengers = Vec::new();

@@ -123,7 +123,8 @@ impl Peer {
         let oneself = self.id == self.with.me.member.id;
         let times = if oneself { LinkConfig::WITHIN } else { self.with.config.link };
         let link = Link::new(link, times, now);
-        self.live = Some(Live { link, rank, types_heard: false, usage: Usage::new(now, hello) });
+        self.live =
+            Some(Live { link, rank, types_heard: false, usage: Usage::new(now, hello), parting: false });
         if self.state == State::Open {
             self.datagrams.link_up();
         }

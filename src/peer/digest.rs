@@ -94,8 +94,8 @@ impl Peer {
         .hash(into);
         (seat.view, seat.member.is_some(), seat.gone.map(|gone| gone as u8)).hash(into);
         match live {
-            Some(Live { link, rank, types_heard, usage }) => {
-                (1, place(*rank), types_heard, usage.is_kept()).hash(into);
+            Some(Live { link, rank, types_heard, usage, parting }) => {
+                (1, place(*rank), types_heard, usage.is_kept(), parting).hash(into);
                 link.digest(into);
             }
             None => 0.hash(into),

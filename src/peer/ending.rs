@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Dialling, Peer, PeerEvent, PeerOutput, SessionOver, State};
+use super::{Dialling, Gone, Peer, PeerEvent, PeerOutput, SessionOver, State};
 use crate::session::{Cause, Transmit};
 use crate::wire::Frame;
 use crate::wire::first::Code;
@@ -23,11 +23,39 @@ impl Peer {
         if !self.session.is_drained() {
             return;
         }
+        if self.live.as_ref().is_some_and(|live| live.parting) {
+            self.confirm_goodbye();
+            return;
+        }
         let never_met = self.session.peer_epoch().is_none();
         let nobody_dials = self.live.is_none() && self.reasons.is_passive();
         if never_met || nobody_dials {
             self.finish(Cause::Closed, None);
         }
+    }
+
+    /// The peer has said goodbye: it has drained, and sends nothing more. It still acknowledges, until it is confirmed. So who
+    /// leaves itself drains first; otherwise of two that leave at once one would lose what it has just written.
+    pub(super) fn handle_goodbye(&mut self) {
+        let drains = self.state == (State::Leaving { said: false }) && !self.session.is_drained();
+        match &mut self.live {
+            Some(live) if drains => live.parting = true,
+            Some(_) | None => self.confirm_goodbye(),
+        }
+    }
+
+    fn confirm_goodbye(&mut self) {
+        let confirmed = Frame::Goodbye { last: Vec::new(), confirmed: true };
+        self.gone = Some(Gone::Departed);
+        self.finish(Cause::Departed, Some(self.encode(&confirmed)));
+    }
+
+    /// Whether this session is over when the peer says that it has ended there: only the peer's reason held it; or this
+    /// side leaves, and nothing is outstanding, or the peer had said goodbye, so that it takes nothing in another session.
+    pub(super) fn ends_with_the_other(&self) -> bool {
+        let parting = self.live.as_ref().is_some_and(|live| live.parting);
+        let leaving = matches!(self.state, State::Leaving { .. });
+        self.reasons.is_passive() || leaving && (parting || self.session.is_drained())
     }
 
     /// Ends the session now: what was written is indeterminate, the rest not sent, nothing is dialled again.
@@ -79,7 +107,8 @@ impl Peer {
         self.control.clear();
     }
 
-    /// Last of all, because the peer reads nothing after it: also acknowledgements that are not due yet go before.
+    /// Last of all, because a peer that has drained reads nothing after it: also acknowledgements that are not due yet go
+    /// before. Those of what comes later follow.
     pub(super) fn say_goodbye(&mut self, out: &mut Transmit) {
         if self.state == (State::Leaving { said: false }) && self.session.is_drained() {
             self.session.flush_acks(out);

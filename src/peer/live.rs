@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Dialling, Disconnect, Gone, Peer, PeerEvent, PeerOutput, State};
+use super::{Dialling, Disconnect, Peer, PeerEvent, PeerOutput, State};
 use crate::limits::ERRORS_UNTIL_MISBEHAVING;
 use crate::link::{LinkEnd, LinkId};
 use crate::session::{Cause, Handled, PeerTypes, ProtocolError, Reservation};
@@ -42,6 +42,8 @@ impl Peer {
             self.handle_link_end(now, link, LinkEnd::Protocol(error));
         } else {
             self.note_progress();
+            // What was acknowledged was perhaps the last.
+            self.advance_leave();
             self.look(now);
         }
     }
@@ -74,9 +76,7 @@ impl Peer {
             }
             Frame::Goodbye { last, confirmed: false } => {
                 self.session.check_goodbye(&last)?;
-                let confirmed = Frame::Goodbye { last: Vec::new(), confirmed: true };
-                self.gone = Some(Gone::Departed);
-                self.finish(Cause::Departed, Some(self.encode(&confirmed)));
+                self.handle_goodbye();
                 Ok(())
             }
             Frame::Goodbye { confirmed: true, .. } => {
@@ -101,8 +101,8 @@ impl Peer {
                 self.handle_joined(now, joined);
                 Ok(())
             }
-            Frame::Close { code: Code::Closing, .. } if self.reasons.is_passive() => {
-                // The session has ended there, and only the other side's reason held it.
+            // The session has ended there.
+            Frame::Close { code: Code::Closing, .. } if self.ends_with_the_other() => {
                 self.end(Cause::Departed);
                 Ok(())
             }

@@ -187,6 +187,8 @@ struct Live {
     rank: Rank,
     types_heard: bool,
     usage: Usage,
+    /// The peer has said goodbye on it, and waits until this side, which leaves too, has drained.
+    parting: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

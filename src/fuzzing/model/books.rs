@@ -35,6 +35,8 @@ pub enum Fault {
     Admission,
     /// More was acknowledged, or said in a hello to have come, than was delivered.
     Claim,
+    /// A message of one who leaves was lost, though nothing broke and nobody ran out of time.
+    Leave,
     /// Something but a last word was written to a member that is removed; or it was dialled.
     Removed,
     /// A protocol error between two honest processes.
@@ -92,6 +94,8 @@ struct Message {
     /// The session that it was queued in.
     epoch: Epoch,
     times: u8,
+    /// Its end was seen.
+    ended: bool,
 }
 
 /// See the module's text. A message is known by its tag, which travels as its type's hash.
@@ -128,7 +132,7 @@ impl World {
         let out = Outgoing { stream, hash: tag, version: 1, body: Body::Slice(&body), reply: &|| false };
         let epoch = room.peer.session().epoch();
         if room.peer.session().intake().lock().push(out, Some(ticket)).is_ok() {
-            self.books.messages.insert(tag, Message { from, to, receipt, epoch, times: 0 });
+            self.books.messages.insert(tag, Message { from, to, receipt, epoch, times: 0, ended: false });
         }
     }
 
@@ -256,6 +260,29 @@ impl World {
         }
         found.into_iter().for_each(|what| self.fault(Fault::Epochs, what));
         storms.into_iter().for_each(|what| self.fault(Fault::Storm, what));
+    }
+
+    /// What became of messages by the last action. Who leaves loses none of them by the other's leaving at the same time.
+    pub(super) fn note_ends(&mut self) {
+        let mut found = Vec::new();
+        let sound = self.is_sound();
+        for (tag, message) in &mut self.books.messages {
+            let Some(end) = message.receipt.now().filter(|_| !message.ended) else { continue };
+            message.ended = true;
+            let side = &self.sides[side_of(message.from)];
+            if sound && end.is_err() && side.id() == message.from && side.life != Life::Running {
+                found.push(format!("message {tag:#x} of one who leaves ended so: {end:?}"));
+            }
+        }
+        found.into_iter().for_each(|what| self.fault(Fault::Leave, what));
+    }
+
+    /// Whether nothing has happened by which a message may be lost to one who leaves.
+    fn is_sound(&self) -> bool {
+        let (left, most) = (&self.left, self.scenario);
+        let lost = (left.breaks, left.leases, left.quarantines, left.restarts, left.drops, left.deadlines);
+        let nothing = (most.breaks, most.leases, most.quarantines, most.restarts, most.drops, [true; 2]);
+        lost == nothing && most.views.is_empty()
     }
 
     // ---- what holds ----

@@ -26,6 +26,7 @@ impl World {
         self.happen(action);
         self.settle();
         self.note_epochs();
+        self.note_ends();
     }
 
     fn happen(&mut self, action: Action) {
@@ -62,6 +63,7 @@ impl World {
                 }
             }
             Action::Deadline { side } => {
+                self.left.deadlines[usize::from(side)] = false;
                 let side = &mut self.sides[usize::from(side)];
                 side.rooms.values_mut().for_each(|room| room.peer.end(Cause::Closed));
             }

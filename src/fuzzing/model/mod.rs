@@ -77,6 +77,8 @@ struct Left {
     quarantines: u8,
     restarts: [u8; 2],
     leaves: [bool; 2],
+    /// Whose time for leaving is not over yet.
+    deadlines: [bool; 2],
     drops: [bool; 2],
     /// Messages of a side sent so far.
     sent: [u8; 2],
@@ -101,7 +103,8 @@ impl World {
     #[must_use]
     pub fn new(scenario: &'static Scenario) -> Self {
         let Scenario { breaks, leases, quarantines, restarts, leaves, drops, .. } = *scenario;
-        let left = Left { breaks, leases, quarantines, restarts, leaves, drops, sent: [0; 2] };
+        let (deadlines, sent) = ([true; 2], [0; 2]);
+        let left = Left { breaks, leases, quarantines, restarts, leaves, deadlines, drops, sent };
         let sent = Arc::default();
         let sides = [0, 1].map(|at| Side::new(at, 0, &sent));
         let mut world =

@@ -6,8 +6,11 @@ use super::super::*;
 use super::net::{Door, Fate, Told};
 use super::pair::{A, B, Pair};
 use super::prelude::*;
+use super::side::NORMAL;
+use super::solo::Solo;
 use crate::limits::{LIVENESS, RESUME_LEASE};
-use crate::session::Lost;
+use crate::session::{Lost, Receipt};
+use crate::wire::{BodyCheck, Seq, StreamAck};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,13 +23,18 @@ fn left(pair: &Pair) -> bool {
     !pair.has_peer(A)
 }
 
+fn accepted(accepted: u64) -> Frame {
+    let (accepted, handled) = (Seq(accepted), Seq(0));
+    Frame::Ack(vec![StreamAck { stream: NORMAL, accepted, handled, credit: 1 << 20 }])
+}
+
 #[test]
 fn r20_leaving_drains_says_goodbye_and_ends_when_it_is_confirmed() {
     let mut pair = Pair::linked();
     pair.sides[B].slow = true;
     let tags: Vec<_> = (0..40).map(|_| pair.send(A, 30_000)).collect();
     leave(&mut pair, A);
-    assert_eq!(pair.send_on(A, super::side::NORMAL, 1), None, "no new messages");
+    assert_eq!(pair.send_on(A, NORMAL, 1), None, "no new messages");
     pair.run(SECOND);
     assert!(pair.has_peer(A), "not before all is acknowledged");
     pair.sides[B].slow = false;
@@ -45,24 +53,15 @@ fn r20_leaving_drains_says_goodbye_and_ends_when_it_is_confirmed() {
 
 #[test]
 fn r20_a_goodbye_waits_for_the_last_acknowledgement() {
-    let mut solo = super::solo::Solo::contact();
+    let mut solo = Solo::contact();
     let link = solo.link();
     solo.types(link);
     drop(solo.send());
     solo.peer.leave();
     let says_goodbye = |frames: Vec<Frame>| frames.iter().any(|frame| matches!(frame, Frame::Goodbye { .. }));
     assert!(!says_goodbye(solo.write()));
-    let ack = |accepted| {
-        let (stream, accepted) = (super::side::NORMAL, crate::wire::Seq(accepted));
-        Frame::Ack(vec![crate::wire::StreamAck {
-            stream,
-            accepted,
-            handled: crate::wire::Seq(0),
-            credit: 1 << 20,
-        }])
-    };
-    solo.frame(link, ack(1));
-    let last = vec![(super::side::NORMAL, crate::wire::Seq(1))];
+    solo.frame(link, accepted(1));
+    let last = vec![(NORMAL, Seq(1))];
     assert_eq!(solo.write().last(), Some(&Frame::Goodbye { last, confirmed: false }));
     solo.frame(link, Frame::Goodbye { last: Vec::new(), confirmed: true });
     assert!(solo.peer.is_over());
@@ -171,6 +170,128 @@ fn r20_both_leaving_at_once_both_end() {
     pair.check_ends(false);
     pair.run(SECOND * 10);
     assert_eq!(pair.conns.len(), 1);
+}
+
+#[test]
+fn r20_who_leaves_too_loses_nothing_by_the_goodbye_of_one_who_has_drained() {
+    for (messages, bytes) in [(1, 10), (40, 30_000)] {
+        let mut pair = Pair::linked();
+        pair.sides[B].slow = messages > 1;
+        let tags: Vec<_> = (0..messages).map(|_| pair.send(A, bytes)).collect();
+        // What A wrote and the goodbye of B, which has nothing to drain, cross.
+        leave(&mut pair, B);
+        leave(&mut pair, A);
+        pair.settle();
+        assert_eq!(pair.has_peer(A), messages > 1, "it ends when it has drained");
+        pair.sides[B].slow = false;
+        pair.settle();
+        assert!(!pair.has_peer(A) && !pair.has_peer(B));
+        pair.check_ends(true);
+        assert_eq!(pair.sides[B].tags(), tags);
+        pair.run(SECOND * 20);
+        assert_eq!(pair.conns.len(), 1, "nothing after it");
+    }
+}
+
+#[test]
+fn r20_a_break_anywhere_while_both_leave_loses_nothing_either() {
+    let both_leave = |pair: &mut Pair| {
+        pair.add_contact(B);
+        pair.send(A, 10);
+        leave(pair, B);
+        leave(pair, A);
+    };
+    let before = Pair::linked().conns[0].carried;
+    let said = {
+        let mut pair = Pair::linked();
+        both_leave(&mut pair);
+        pair.settle();
+        pair.conns[0].carried
+    };
+    for told in [Told::Both, Told::Nobody, Told::Only(A), Told::Only(B)] {
+        for bytes in before..=said {
+            let mut pair = Pair::linked();
+            pair.conns[0].set_fate(Fate::Break { bytes, told });
+            both_leave(&mut pair);
+            let gone = |pair: &Pair| !pair.has_peer(A) && !pair.has_peer(B);
+            pair.run_until((LIVENESS + SECOND) * 2, "both left", gone);
+            pair.check_ends(true);
+            pair.run(SECOND * 10);
+            assert!(pair.conns.len() <= 3 && gone(&pair), "after {bytes}");
+        }
+    }
+}
+
+/// It leaves, one of its messages is not acknowledged, and the other says goodbye.
+fn hears_a_goodbye_while_it_drains() -> (Solo, LinkId, Receipt) {
+    let mut solo = Solo::contact();
+    let link = solo.link();
+    solo.types(link);
+    let receipt = solo.send();
+    solo.write();
+    solo.peer.leave();
+    solo.frame(link, Frame::Goodbye { last: Vec::new(), confirmed: false });
+    assert!(!solo.peer.is_over() && receipt.now().is_none());
+    assert_eq!(solo.write(), [], "neither a goodbye nor a confirmation");
+    (solo, link, receipt)
+}
+
+#[test]
+fn r20_a_goodbye_that_comes_while_one_drains_is_confirmed_with_the_last_acknowledgement() {
+    let (mut solo, link, receipt) = hears_a_goodbye_while_it_drains();
+    solo.frame(link, accepted(1));
+    assert!(solo.peer.is_over());
+    assert_eq!(receipt.now(), Some(Ok(())));
+    assert_eq!(solo.peer.gone(), Some(Gone::Departed));
+    let confirmed = |output: &PeerOutput| {
+        let words = frame::encode(&Frame::Goodbye { last: Vec::new(), confirmed: true }, BodyCheck::Crc);
+        matches!(output, PeerOutput::Close { farewell: Some(farewell), .. } if *farewell == words)
+    };
+    assert_eq!(solo.outputs.iter().filter(|output| confirmed(output)).count(), 1);
+}
+
+#[test]
+fn r20_a_goodbye_counts_no_more_when_its_link_is_lost() {
+    let (mut solo, link, receipt) = hears_a_goodbye_while_it_drains();
+    solo.peer.handle_link_end(solo.now, link, LinkEnd::End);
+    let link = solo.link();
+    solo.types(link);
+    assert!(solo.write().iter().any(|frame| matches!(frame, Frame::Batch(_))), "it drains again");
+    solo.frame(link, accepted(1));
+    assert_eq!(receipt.now(), Some(Ok(())));
+    let last = vec![(NORMAL, Seq(1))];
+    assert_eq!(solo.write().last(), Some(&Frame::Goodbye { last, confirmed: false }));
+    assert!(!solo.peer.is_over());
+    // The other says it again too; one of the two is enough.
+    solo.frame(link, Frame::Goodbye { last: Vec::new(), confirmed: false });
+    assert!(solo.peer.is_over());
+}
+
+#[test]
+fn r20_nobody_drains_to_one_whose_time_is_over_behind_its_goodbye() {
+    let (mut solo, link, receipt) = hears_a_goodbye_while_it_drains();
+    solo.frame(link, Frame::Close { code: Code::Closing, text: String::new() });
+    assert!(solo.peer.is_over());
+    assert_eq!(receipt.now(), Some(Err(Lost::Indeterminate(Cause::Departed))));
+}
+
+#[test]
+fn r20_whose_time_is_over_is_not_waited_for_with_nothing_outstanding() {
+    let mut pair = Pair::linked();
+    // It could dial, and nobody is there any more.
+    pair.add_contact(B);
+    pair.sides[B].slow = true;
+    (0..40).for_each(|_| _ = pair.send(A, 30_000));
+    leave(&mut pair, B);
+    leave(&mut pair, A);
+    pair.settle();
+    assert!(pair.has_peer(A) && pair.has_peer(B), "A drains, and B has said goodbye");
+    pair.peer(A).end(Cause::Closed);
+    pair.settle();
+    assert!(!pair.has_peer(B), "it does not wait for its own deadline too");
+    pair.check_ends(false);
+    pair.run(SECOND * 20);
+    assert_eq!(pair.conns.len(), 1, "and dials nobody");
 }
 
 #[test]

@@ -114,6 +114,9 @@ const PROPERTIES: &[Holds] = &[
     ("nothing is said to have come before it is delivered (10, 15)", Fault::Claim, |_, state| {
         state.keeps(Fault::Claim)
     }),
+    ("who leaves loses nothing unless something breaks or its time is over (20)", Fault::Leave, |_, state| {
+        state.keeps(Fault::Leave)
+    }),
     ("nothing goes to a removed member, nor is it dialled (14)", Fault::Removed, |_, state| {
         state.keeps(Fault::Removed)
     }),

@@ -128,6 +128,20 @@ fn a_node_that_becomes_another_ends_its_requests_and_keeps_its_hosts() {
 }
 
 #[test]
+fn for_a_node_that_becomes_another_those_of_before_are_down() {
+    let mut net = Net::of(2);
+    let ask = key("ask");
+    let host = net.host(2, &[&ask]);
+    net.submit(1, Order { watch: Some(7), ..order(&ask, 1) });
+    net.settle();
+    net.act(1, |core, now| core.handle_reborn(now, member(9)));
+    let core = &net.side(1).core;
+    assert!(core.nodes.is_empty() && !core.table().has(actor(2, host), ask.id()));
+    assert_eq!(core.under_way(), 0, "what they had is looked after");
+    assert!(matches!(net.side(1).told.last(), Some((7, Told::Failed(_)))), "{:?}", net.side(1).told);
+}
+
+#[test]
 fn routes_that_come_before_their_node_is_known_are_not_lost() {
     let mut net = Net::of(1);
     let ask = key("ask");
@@ -257,12 +271,14 @@ fn of_a_node_that_is_not_known_no_more_routes_are_kept_than_one_may_have() {
     let mut net = Net::with(2, |config| config.routes_max = 3);
     let name = |at: u8| key("many").in_partition(vec![at]);
     let told = |add: std::ops::Range<u8>| add.map(|at| RouteRecord { key: name(at), host: 1 }).collect();
+    let host = net.host(2, &[&key("ask")]);
     net.act(1, |core, now| core.handle_node_down(now, member(2)));
+    // As if it had never been known: one that was is asked for all of its routes anyway.
+    net.side(1).core.gone.clear();
     for _ in 0..2 {
         net.act(1, |core, now| core.handle_routes(now, member(2), false, told(0..2), &[]));
     }
     assert!(net.side(1).core.early.is_empty(), "a part of them would be wrong");
-    let host = net.host(2, &[&key("ask")]);
     net.act(1, |core, now| core.handle_node_up(now, member(2)));
     net.settle();
     assert!(net.side(1).core.table().has(actor(2, host), key("ask").id()), "it was asked for all of them");
