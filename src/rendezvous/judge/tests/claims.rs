@@ -503,7 +503,7 @@ fn with_a_round_its_questions_end_and_answers_that_come_later_count_for_nothing(
     hall.deafen([6]);
     hall.pass(ms(300));
     hall.report(1, 6, Report::Heard);
-    hall.pass(ms(4_300));
+    hall.pass(ms(4_350));
     assert_eq!(hall.probes().len(), 3, "three were asked");
     assert!(
         matches!(hall.health(6), Some(Health::Vouched { .. })),

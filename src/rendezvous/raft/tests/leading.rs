@@ -96,13 +96,13 @@ async fn an_answer_that_comes_late_holds_the_lease_up_from_when_its_question_lef
         let world = World::of(seed, 3).await;
         let leader = world.leader().await;
         let length = LogConfig::new("10.0.0.1:1", [""]).lease();
-        // For some 80 ms the others hear it, and what they answer arrives 200 ms late.
+        // For some 150 ms the others hear it, and what they answer arrives 200 ms late.
         let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
         others.iter().for_each(|other| world.lab.block(world.place(*other), world.place(leader)));
         let deaf = now();
         tokio::time::sleep(millis(5)).await;
         others.iter().for_each(|other| world.lab.free(world.place(*other), world.place(leader)));
-        tokio::time::sleep(millis(75)).await;
+        tokio::time::sleep(millis(145)).await;
         others.iter().for_each(|other| world.lab.block(world.place(leader), world.place(*other)));
         let mute = now();
         let mut last = mute;

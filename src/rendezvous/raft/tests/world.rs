@@ -290,7 +290,13 @@ impl World {
         loop {
             let leader = self.leader().await;
             match self.log(leader).propose(Bytes::copy_from_slice(command)).await {
-                Ok(_) => return,
+                Ok(_) => {
+                    // At once: it may be killed before anybody looks.
+                    let (mut decided, knows) =
+                        (self.seen.decided.lock(), self.server(leader).book.0.lock().len());
+                    *decided = knows.max(*decided);
+                    return;
+                }
                 Err(ProposeError::NotLeader { .. } | ProposeError::Lost) if now() < deadline => {
                     tokio::time::sleep(millis(5)).await;
                 }

@@ -97,12 +97,30 @@ fn who_leaves_while_it_joins_is_told_farewell() {
 }
 
 #[test]
+fn who_leaves_and_falls_silent_before_that_is_decided_is_told_farewell() {
+    let mut hall = Hall::with([1]);
+    hall.decides = false;
+    hall.hears(1, ToServer::Leave);
+    hall.alive.clear();
+    hall.advance(PING * 20);
+    hall.decides = true;
+    while !hall.proposed.is_empty() {
+        hall.decide();
+        hall.pump();
+    }
+    assert!(matches!(hall.heard_by(1).last(), Some(ToNode::Farewell { .. })), "{:?}", hall.heard_by(1));
+    assert_eq!(hall.state.members().len(), 0);
+}
+
+#[test]
 fn who_was_a_member_and_is_not_is_told_so_and_not_let_in_under_that_id() {
     let mut hall = Hall::with([1, 2]);
     hall.hears(1, ToServer::Leave);
     hall.said.clear();
+    let commands = hall.commands;
     hall.hello(1);
     assert!(matches!(hall.heard_by(1)[..], [ToNode::Evicted { .. }]), "{:?}", hall.heard_by(1));
+    assert_eq!(hall.commands, commands, "and the log is not asked");
     // Nor one of which nothing is known any more.
     let mut old = member(3);
     old.joined = Some(view(1, 1));
