@@ -61,6 +61,11 @@ impl Lab {
         self.network.block(from, to);
     }
 
+    /// What is under way from one address to the other arrives after all, late.
+    pub(crate) fn free(&self, from: SocketAddr, to: SocketAddr) {
+        self.network.free(from, to);
+    }
+
     /// Every road is free.
     pub(crate) fn heal(&self) {
         self.network.free_all();

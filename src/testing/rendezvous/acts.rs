@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::Fault;
-use super::node::{Note, Running, node_address};
+use super::node::{NodePlace, Note, Running, node_address};
 use super::server::server_address;
+use super::watch::WELL;
 use super::world::{Later, Sent, World};
 use crate::rendezvous::doors::{Ask, Told as Answer};
 use crate::testing::net::{Host, Told};
@@ -20,7 +21,7 @@ impl World {
     pub(super) async fn act(&mut self) {
         if self.chance.u32(..100) < self.plan.faults {
             let fault = Fault::choose(&mut self.chance);
-            if !self.plan.only_servers || fault.is_of_servers() {
+            if !self.plan.spares_nodes || fault.spares_nodes() {
                 return self.fail(fault);
             }
         }
@@ -92,10 +93,7 @@ impl World {
             Fault::ServerPowerLoss => self.end_server(server, false),
             Fault::ServerFrozen => self.freeze_server(server),
             Fault::LeaderKilled | Fault::LeaderFrozen => {
-                let Some(leader) = self.servers.iter().position(|place| place.speaks_in(self.now).is_some())
-                else {
-                    return;
-                };
+                let Some(leader) = self.leader() else { return };
                 if fault == Fault::LeaderKilled {
                     self.end_server(leader, true)
                 } else {
@@ -109,6 +107,12 @@ impl World {
             Fault::NodeKilled => self.end_node(node),
             Fault::NodeFrozen => self.freeze_node(node),
             Fault::NodeCutOff => self.cut_off_node(node),
+            Fault::NodeDoubted => {
+                if !self.doubt(node) {
+                    return;
+                }
+            }
+            Fault::NodeAndLeader => self.silence_with_leader(node),
             Fault::NodeLeaves => self.leave(node),
             Fault::Connection => self.break_connection(),
             Fault::WallClock => {
@@ -119,6 +123,10 @@ impl World {
             }
         }
         self.hit(fault);
+    }
+
+    fn leader(&self) -> Option<usize> {
+        self.servers.iter().position(|place| place.speaks_in(self.now).is_some())
     }
 
     fn end_server(&mut self, at: usize, power: bool) {
@@ -244,6 +252,34 @@ impl World {
             }
         }
         self.nodes[at].is_ill_until(self.now + time + LINK_BACK);
+    }
+
+    /// The leader does not hear it, and one other says that it does not either: that is not enough where somebody else is. Of those
+    /// who are touched there is one at a time, so that all others are good witnesses; `false`: not now.
+    fn doubt(&mut self, at: usize) -> bool {
+        let there = |place: &NodePlace| place.running.as_ref().is_some_and(|one| !one.leaving && !one.frozen);
+        let is_time = self.doubted.is_none_or(|until| until + LINK_BACK + WELL <= self.now);
+        if !self.plan.spares_nodes || !is_time || self.plan.nodes < 3 || !self.nodes.iter().all(there) {
+            return false;
+        }
+        let (here, time) = (node_address(at), self.millis(6_000, 20_000));
+        let other = (at + self.chance.usize(1..self.plan.nodes)) % self.plan.nodes;
+        (0..self.plan.servers).for_each(|server| self.block_both(here, server_address(server), time));
+        self.block_both(here, node_address(other), time);
+        self.doubted = Some(self.now + time);
+        true
+    }
+
+    /// What a new leader knows of a node is that it does not hear it.
+    fn silence_with_leader(&mut self, at: usize) {
+        if self.chance.bool() {
+            self.end_node(at)
+        } else {
+            self.freeze_node(at)
+        }
+        if let Some(leader) = self.leader() {
+            self.end_server(leader, true);
+        }
     }
 
     fn break_connection(&mut self) {

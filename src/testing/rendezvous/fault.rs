@@ -25,6 +25,10 @@ pub(super) enum Fault {
     NodeFrozen,
     /// Nothing gets through between a node and everybody, or the servers, or another node, for a while.
     NodeCutOff,
+    /// No server hears a node, and one other node does not reach it either; all others do.
+    NodeDoubted,
+    /// A node falls silent, and the leader dies.
+    NodeAndLeader,
     /// A node leaves in order, and another begins in its place.
     NodeLeaves,
     /// A connection breaks, in one of the ways in which connections do.
@@ -34,7 +38,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    const ALL: [(Self, u32); 15] = [
+    const ALL: [(Self, u32); 17] = [
         (Self::ServerKilled, 3),
         (Self::ServerPowerLoss, 3),
         (Self::ServerFrozen, 3),
@@ -47,6 +51,8 @@ impl Fault {
         (Self::NodeKilled, 3),
         (Self::NodeFrozen, 3),
         (Self::NodeCutOff, 4),
+        (Self::NodeDoubted, 3),
+        (Self::NodeAndLeader, 1),
         (Self::NodeLeaves, 2),
         (Self::Connection, 6),
         (Self::WallClock, 1),
@@ -64,8 +70,8 @@ impl Fault {
         Self::Connection
     }
 
-    /// Whether it touches servers alone.
-    pub(super) const fn is_of_servers(self) -> bool {
+    /// Whether nobody who is well may be evicted for it: it touches servers alone, or others reach who is touched.
+    pub(super) const fn spares_nodes(self) -> bool {
         matches!(
             self,
             Self::ServerKilled
@@ -74,6 +80,7 @@ impl Fault {
                 | Self::LeaderKilled
                 | Self::LeaderFrozen
                 | Self::AllServersKilled
+                | Self::NodeDoubted
         )
     }
 }

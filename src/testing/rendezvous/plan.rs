@@ -20,8 +20,8 @@ pub(super) struct Plan {
     pub(super) pause: Duration,
     /// Of a hundred things that are done, so many are faults.
     pub(super) faults: u32,
-    /// Nothing fails but servers: then nobody who is well may notice.
-    pub(super) only_servers: bool,
+    /// Nothing fails but servers, and roads to a node that others reach: then nobody is evicted.
+    pub(super) spares_nodes: bool,
     /// The disks of all servers are lost once.
     pub(super) loses_disks: bool,
 }
@@ -44,7 +44,7 @@ impl Plan {
             },
             pause: millis(chance.u64(60..=200)),
             faults: chance.u32(3..=12),
-            only_servers: chance.u8(..4) == 0,
+            spares_nodes: chance.u8(..4) == 0,
             loses_disks: chance.u8(..8) == 0,
         }
     }

@@ -60,6 +60,11 @@ impl ServerPlace {
         self.disk = if power { Platter::holding(self.disk.bytes()) } else { self.disk.after_the_cut(chance) };
     }
 
+    /// The last change that its machine has come to.
+    pub(super) fn knows(&self) -> Option<u64> {
+        Some(self.running.as_ref()?.server.with_state(|state| state.index()))
+    }
+
     /// The term in which it may speak, whether it stands still or not.
     pub(super) fn speaks_in(&self, now: Instant) -> Option<u64> {
         self.running.as_ref()?.server.speaks_in(now)

@@ -3,15 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::world::LOOK;
 use crate::rendezvous::Token;
 use crate::rendezvous::doors::ClusterId;
 use crate::{MemberId, View, ViewId};
 
 /// Who has been well for so long is never evicted: eviction (5 s), settling of a new leader, a ping and a probe; and what was on its way.
 pub(super) const WELL: Duration = Duration::from_secs(12);
+/// No leader evicts anybody for silence before it has spoken for so long: the default eviction time.
+const EVICTION: Duration = Duration::from_secs(5);
 
 /// A member, and the view in which it joined.
 type Seat = (MemberId, Option<ViewId>);
+
+/// A server that may speak.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Speaker {
+    pub(super) place: usize,
+    pub(super) term: u64,
+    /// Up to which of what members are told its machine has come.
+    pub(super) knows: u64,
+}
 
 /// Messages from one member to another, numbered from 1.
 #[derive(Debug, Default)]
@@ -31,6 +43,10 @@ pub(super) struct Watch {
     installed: BTreeMap<MemberId, ViewId>,
     /// Whose each term is, by the server's place: with its disk it may go on in its term after a restart.
     terms: BTreeMap<u64, usize>,
+    /// The newest of them, and when it was seen first.
+    reign: Option<(u64, Instant)>,
+    /// What some server knew that might speak.
+    decided: u64,
     ways: BTreeMap<(MemberId, MemberId), Way>,
     tokens: BTreeMap<(Option<ClusterId>, String), (Token, MemberId)>,
     pub(super) figures: Figures,
@@ -92,8 +108,8 @@ impl Watch {
     }
 
     /// At one moment at most one server may speak, and in one term only one ever.
-    pub(super) fn may_speak(&mut self, leases: &[(usize, u64)]) -> Result<(), String> {
-        for (place, term) in leases {
+    pub(super) fn may_speak(&mut self, speakers: &[Speaker], now: Instant) -> Result<(), String> {
+        for Speaker { place, term, .. } in speakers {
             let before = match self.terms.insert(*term, *place) {
                 Some(before) => before,
                 None => {
@@ -104,16 +120,39 @@ impl Watch {
             if before != *place {
                 return Err(format!("term {term} is of server {place}, and was of {before}"));
             }
+            if self.reign.is_none_or(|(reign, _)| reign < *term) {
+                self.reign = Some((*term, now));
+            }
         }
-        match leases {
+        match speakers {
             [] | [_] => Ok(()),
-            several => Err(format!("several servers may speak: (server, term) {several:?}")),
+            several => Err(format!("several servers may speak: {several:?}")),
         }
+    }
+
+    /// Whoever may speak knows all that any who might before has told of.
+    pub(super) fn knows_what_was_decided(&mut self, speakers: &[Speaker]) -> Result<(), String> {
+        let decided = self.decided;
+        for Speaker { place, term, knows } in speakers {
+            if *knows < decided {
+                return Err(format!(
+                    "server {place} may speak in term {term} and knows changes up to {knows}; a leader knew {decided}"
+                ));
+            }
+            self.decided = self.decided.max(*knows);
+        }
+        Ok(())
+    }
+
+    /// Whether a leader speaks that was not there a moment ago, or none does: then it is looked at more closely.
+    pub(super) fn is_changing(&self, speakers: &[Speaker], now: Instant) -> bool {
+        speakers.is_empty() || self.reign.is_none_or(|(_, since)| now < since + 4 * LOOK)
     }
 
     /// All disks are lost: terms begin anew.
     pub(super) fn log_begins_anew(&mut self) {
         self.terms.clear();
+        (self.reign, self.decided) = (None, 0);
     }
 
     // ---- messages between members ----
@@ -200,6 +239,18 @@ impl Watch {
         match ill {
             Some(until) if now < until + WELL => Ok(()),
             _ => Err(format!("{member:.8} was evicted and had been well for {WELL:?}")),
+        }
+    }
+
+    /// A leader gives everybody the time of an eviction, at the least. What was on its way into the log before it spoke was found by
+    /// the first look at it.
+    pub(super) fn evicted_in_time(&mut self, member: MemberId, now: Instant) -> Result<(), String> {
+        match self.reign {
+            Some((term, since)) if since < now && now + LOOK < since + EVICTION => Err(format!(
+                "{member:.8} was evicted for silence {:?} after the leader of term {term} began to speak",
+                now.duration_since(since)
+            )),
+            _ => Ok(()),
         }
     }
 }

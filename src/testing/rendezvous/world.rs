@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::node::{NodePlace, Note, Notes, Running};
 use super::plan::{CALM, CHAOS, Plan};
 use super::server::{ServerPlace, server_address};
-use super::watch::{Figures, Watch};
+use super::watch::{Figures, Speaker, Watch};
 use crate::driver::clock;
 use crate::rendezvous::Why;
 use crate::rendezvous::doors::Change;
@@ -20,7 +20,9 @@ use crate::testing::{Outcome, Violation};
 use crate::{MemberId, ViewId};
 
 /// How often all is looked at.
-const LOOK: Duration = Duration::from_millis(25);
+pub(super) const LOOK: Duration = Duration::from_millis(25);
+/// How often servers are looked at while none may speak, and when one begins to: what is wrong with a new leader may be over soon.
+const CLOSE_LOOK: Duration = Duration::from_millis(2);
 
 /// Something that was begun and ends later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +64,16 @@ pub(super) struct World {
     pub(super) outcome: Outcome,
     began: Instant,
     looked: Instant,
+    /// When servers are looked at next.
+    watched: Instant,
     processes: usize,
     /// The log, as far as it was followed: the place of its last change.
     followed: u64,
     trace: Trace,
     pub(super) is_calm: bool,
     pub(super) disks_lost: bool,
+    /// Until when a node is not heard by servers, and by one other, that others reach.
+    pub(super) doubted: Option<Instant>,
 }
 
 fn running_but<'a>(all: &'a [&'a Running], id: MemberId) -> impl Iterator<Item = &'a &'a Running> {
@@ -106,11 +112,13 @@ impl World {
             outcome: Outcome { seed, ..Outcome::default() },
             began: now,
             looked: now,
+            watched: now,
             processes: 0,
             followed: 0,
             trace,
             is_calm: false,
             disks_lost: false,
+            doubted: None,
         }
     }
 
@@ -149,7 +157,7 @@ impl World {
     pub(super) async fn pass(&mut self, until: Instant) {
         loop {
             let next = self.later.next().map_or(until, |next| next.min(until));
-            let next = next.min(self.looked + LOOK).max(self.now);
+            let next = next.min(self.looked + LOOK).min(self.watched).max(self.now);
             tokio::time::sleep_until(next.into()).await;
             self.now = clock::now();
             self.drain();
@@ -157,7 +165,11 @@ impl World {
                 self.happen(later).await;
                 self.drain();
             }
-            if self.now >= self.looked + LOOK {
+            let is_due = self.now >= self.looked + LOOK;
+            if is_due || self.now >= self.watched {
+                self.look_at_leaders();
+            }
+            if is_due {
                 self.looked = self.now;
                 self.look();
             }
@@ -197,17 +209,22 @@ impl World {
         }
     }
 
+    fn look_at_leaders(&mut self) {
+        let now = self.now;
+        let speaker = |(place, server): (usize, &ServerPlace)| {
+            Some(Speaker { place, term: server.speaks_in(now)?, knows: server.knows()? })
+        };
+        let speakers: Vec<Speaker> = self.servers.iter().enumerate().filter_map(speaker).collect();
+        let judged = self.watch.may_speak(&speakers, now);
+        self.judge("one leader speaks at a time", judged);
+        let judged = self.watch.knows_what_was_decided(&speakers);
+        self.judge("who may speak knows what was decided", judged);
+        self.watched = now + if self.watch.is_changing(&speakers, now) { CLOSE_LOOK } else { LOOK };
+        self.follow_log();
+    }
+
     /// A look at everything.
     fn look(&mut self) {
-        let leases: Vec<(usize, u64)> = self
-            .servers
-            .iter()
-            .enumerate()
-            .filter_map(|(at, place)| Some((at, place.speaks_in(self.now)?)))
-            .collect();
-        let judged = self.watch.may_speak(&leases);
-        self.judge("one leader speaks at a time", judged);
-        self.follow_log();
         self.look_at_routes();
         self.look_at_receipts();
     }
@@ -245,6 +262,8 @@ impl World {
             if *why != Why::Silent {
                 continue;
             }
+            let judged = self.watch.evicted_in_time(*member, self.now);
+            self.judge("a leader gives everybody time", judged);
             let place = |place: &&NodePlace| place.running.as_ref().is_some_and(|one| one.id() == *member);
             let Some(ill) = self.nodes.iter().find(place).map(|place| place.ill) else { continue };
             let judged = self.watch.evicted(*member, ill, self.now);
@@ -453,6 +472,11 @@ impl World {
                 view.iter().flat_map(|view| view.members()).map(|one| one.id).collect();
             if seen != all {
                 return Err(format!("{id:.8} sees {seen:?}, there are {all:?}"));
+            }
+            if let Some((key, to)) =
+                running.node.external_routes().into_iter().find(|(_, to)| !all.contains(&to.node))
+            {
+                return Err(format!("{id:.8} knows a route of {:.8}, which is no member: {key}", to.node));
             }
             for other in running_but(&all_running, id) {
                 let own: BTreeSet<_> =

@@ -495,3 +495,21 @@ fn what_was_said_before_a_round_ended_counts_for_nothing_in_the_next() {
     hall.pass(ms(2_000));
     assert_eq!(hall.probes().len(), 7, "and answers to what is over are none");
 }
+
+#[test]
+fn with_a_round_its_questions_end_and_answers_that_come_later_count_for_nothing() {
+    let mut hall = Hall::of(6);
+    (2..=5).for_each(|number| hall.nature(number, Nature::Sick));
+    hall.deafen([6]);
+    hall.pass(ms(300));
+    hall.report(1, 6, Report::Heard);
+    hall.pass(ms(4_350));
+    assert_eq!(hall.probes().len(), 3, "three were asked");
+    assert!(
+        matches!(hall.health(6), Some(Health::Vouched { .. })),
+        "and the first has said that it reaches it"
+    );
+    assert!(hall.judge.probes.is_empty(), "so nothing more is wanted of the others");
+    hall.pass(ms(1_100));
+    assert_eq!(hall.probes().len(), 6, "who said \"lost\" meanwhile is asked again as everybody is");
+}

@@ -1,7 +1,7 @@
 //! Who leads, and who may speak.
 
 use super::world::{World, millis, now, secs};
-use crate::rendezvous::raft::{ProposeError, Standing};
+use crate::rendezvous::raft::{LogConfig, ProposeError, Standing};
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_killed_is_replaced_within_a_second() {
@@ -88,6 +88,54 @@ async fn a_leader_whose_words_arrive_but_who_hears_nothing_may_not_speak() {
     world.until(secs(1), "it falls silent", |world| world.log(leader).lease(now()).is_none()).await;
     tokio::time::sleep(millis(100)).await;
     assert!(world.log(leader).lease(now()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_late_holds_the_lease_up_from_when_its_question_left() {
+    for seed in 40..44 {
+        let world = World::of(seed, 3).await;
+        let leader = world.leader().await;
+        let length = LogConfig::new("10.0.0.1:1", [""]).lease();
+        // For some 150 ms the others hear it, and what they answer arrives 200 ms late.
+        let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+        others.iter().for_each(|other| world.lab.block(world.place(*other), world.place(leader)));
+        let deaf = now();
+        tokio::time::sleep(millis(5)).await;
+        others.iter().for_each(|other| world.lab.free(world.place(*other), world.place(leader)));
+        tokio::time::sleep(millis(145)).await;
+        others.iter().for_each(|other| world.lab.block(world.place(leader), world.place(*other)));
+        let mute = now();
+        let mut last = mute;
+        while now() < mute + secs(1) {
+            if let Some(lease) = world.log(leader).lease(now()) {
+                last = last.max(lease.until);
+                assert!(lease.until <= mute + length, "the others may vote for another by then");
+            }
+            tokio::time::sleep(millis(1)).await;
+        }
+        assert!(last > deaf + length, "answers that came late count as well: seed {seed}");
+        world.check();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_led_before_it_was_told_all_would_be_seen() {
+    for seed in 50..54 {
+        let mut world = World::of(seed, 3).await;
+        let leader = world.leader().await;
+        let (behind, other) = ((leader + 1) % 3, (leader + 2) % 3);
+        world.isolate(&[behind]);
+        for number in 0..20 {
+            world.decide(&[number]).await;
+        }
+        // The one that knows them was not told of the last that it is decided; the other lacks them all, so its first answers hold the
+        // lease of a new leader up before anything of that one's is decided.
+        world.kill(leader, false).await;
+        world.lab.heal();
+        assert_eq!(world.leader().await, other);
+        world.decide(b"and on").await;
+        world.check();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
-//! Some servers, what is done to them, and what must never be seen: two leaders of a term, two leases at one moment.
+//! Some servers, what is done to them, and what must never be seen: two leaders of a term, two leases at one moment, a leader that does
+//! not know what one before it knew.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -56,8 +57,10 @@ pub(super) struct World {
 /// What is looked at all the time.
 #[derive(Default)]
 struct Seen {
-    logs: Mutex<Vec<Weak<Log>>>,
+    logs: Mutex<Vec<(Weak<Log>, Book)>>,
     leaders: Mutex<BTreeMap<u64, ServerId>>,
+    /// How many commands some leader has been told.
+    decided: Mutex<usize>,
     wrong: Mutex<Option<String>>,
 }
 
@@ -65,15 +68,29 @@ impl Seen {
     fn look(&self) {
         let now = now();
         let mut lease: Option<(ServerId, u64)> = None;
-        self.logs.lock().retain(|log| log.strong_count() > 0);
-        let logs: Vec<Arc<Log>> = self.logs.lock().iter().filter_map(Weak::upgrade).collect();
-        for log in logs {
+        self.logs.lock().retain(|(log, _)| log.strong_count() > 0);
+        let there = |(log, book): &(Weak<Log>, Book)| Some((log.upgrade()?, book.clone()));
+        let logs: Vec<(Arc<Log>, Book)> = self.logs.lock().iter().filter_map(there).collect();
+        for (log, book) in logs {
             let id = log.id();
-            if let Standing::Leader { term } = *log.standing().borrow() {
+            let leads = match *log.standing().borrow() {
+                Standing::Leader { term } => Some(term),
+                _ => None,
+            };
+            if let Some(term) = leads {
                 let leader = *self.leaders.lock().entry(term).or_insert(id);
                 if leader != id {
                     self.say(format!("{leader} and {id} lead in term {term}"));
                 }
+            }
+            // One that was left behind may hold that it leads, and has no lease.
+            let is_newest = leads.is_some() && self.leaders.lock().keys().next_back().copied() == leads;
+            if is_newest || log.lease(now).is_some() {
+                let (mut decided, knows) = (self.decided.lock(), book.0.lock().len());
+                if knows < *decided {
+                    self.say(format!("{id} leads and was told {knows} commands, a leader before {decided}"));
+                }
+                *decided = knows.max(*decided);
             }
             if let Some(held) = log.lease(now)
                 && let Some((other, term)) = lease.replace((id, held.term))
@@ -192,7 +209,7 @@ impl World {
         let log = Log::open(&messenger, store, book.clone(), config, seed).await.unwrap();
         let log = Arc::new(log);
         if !self.places[at].is_foreign {
-            self.seen.logs.lock().push(Arc::downgrade(&log));
+            self.seen.logs.lock().push((Arc::downgrade(&log), book.clone()));
         }
         self.places[at].id = Some(log.id());
         self.places[at].server = Some(Server { messenger, run, log, book });
@@ -273,7 +290,13 @@ impl World {
         loop {
             let leader = self.leader().await;
             match self.log(leader).propose(Bytes::copy_from_slice(command)).await {
-                Ok(_) => return,
+                Ok(_) => {
+                    // At once: it may be killed before anybody looks.
+                    let (mut decided, knows) =
+                        (self.seen.decided.lock(), self.server(leader).book.0.lock().len());
+                    *decided = knows.max(*decided);
+                    return;
+                }
                 Err(ProposeError::NotLeader { .. } | ProposeError::Lost) if now() < deadline => {
                     tokio::time::sleep(millis(5)).await;
                 }

@@ -97,12 +97,30 @@ fn who_leaves_while_it_joins_is_told_farewell() {
 }
 
 #[test]
+fn who_leaves_and_falls_silent_before_that_is_decided_is_told_farewell() {
+    let mut hall = Hall::with([1]);
+    hall.decides = false;
+    hall.hears(1, ToServer::Leave);
+    hall.alive.clear();
+    hall.advance(PING * 20);
+    hall.decides = true;
+    while !hall.proposed.is_empty() {
+        hall.decide();
+        hall.pump();
+    }
+    assert!(matches!(hall.heard_by(1).last(), Some(ToNode::Farewell { .. })), "{:?}", hall.heard_by(1));
+    assert_eq!(hall.state.members().len(), 0);
+}
+
+#[test]
 fn who_was_a_member_and_is_not_is_told_so_and_not_let_in_under_that_id() {
     let mut hall = Hall::with([1, 2]);
     hall.hears(1, ToServer::Leave);
     hall.said.clear();
+    let commands = hall.commands;
     hall.hello(1);
     assert!(matches!(hall.heard_by(1)[..], [ToNode::Evicted { .. }]), "{:?}", hall.heard_by(1));
+    assert_eq!(hall.commands, commands, "and the log is not asked");
     // Nor one of which nothing is known any more.
     let mut old = member(3);
     old.joined = Some(view(1, 1));
@@ -113,12 +131,23 @@ fn who_was_a_member_and_is_not_is_told_so_and_not_let_in_under_that_id() {
 #[test]
 fn a_silent_member_goes_and_is_told_if_it_lives() {
     let mut hall = Hall::with([1, 2, 3]);
+    assert!(falls_silent(&mut hall) <= 8);
+}
+
+#[test]
+fn members_that_have_left_are_not_missed_when_one_falls_silent() {
+    let mut hall = Hall::with(1..=8);
+    (4..=8).for_each(|n| hall.hears(n, ToServer::Leave));
+    assert!(falls_silent(&mut hall) <= 8, "one of three is no crowd");
+}
+
+/// How many pings pass until number 3 is evicted, if 1 and 2 say that they do not reach it.
+fn falls_silent(hall: &mut Hall) -> u32 {
     hall.alive.remove(&id(3));
-    // Witnesses say what they see.
-    for _ in 0..20 {
+    for pings in 1..=40 {
         hall.advance(PING);
-        let probes: Vec<_> = hall.said.drain(..).collect();
-        for (witness, word) in probes {
+        let said: Vec<_> = hall.said.drain(..).collect();
+        for (witness, word) in said {
             if let ToNode::Probe { member, .. } = word {
                 let n = if witness == id(1) { 1 } else { 2 };
                 hall.hears(n, ToServer::Probed { member, answered: false });
@@ -126,7 +155,7 @@ fn a_silent_member_goes_and_is_told_if_it_lives() {
             if matches!(word, ToNode::Evicted { why: Some(Why::Silent), .. }) {
                 assert_eq!(witness, id(3));
                 assert!(hall.state.member(id(3)).is_none());
-                return;
+                return pings;
             }
         }
     }

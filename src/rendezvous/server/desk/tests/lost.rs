@@ -64,6 +64,22 @@ fn after_a_recovery_those_of_before_keep_their_places_and_late_ones_come_as_new(
 }
 
 #[test]
+fn places_in_the_log_of_before_a_recovery_are_not_taken_for_those_after_it() {
+    let mut hall = Hall::with([1, 2]);
+    let before = hall.copy(2).known;
+    hall.order(1, Order::Recover);
+    assert!(hall.state.change_after(before.index).is_some(), "there is a change at that place");
+    hall.copies.entry(id(2)).or_default().known = before;
+    hall.said.clear();
+    hall.hello(2);
+    assert!(
+        matches!(hall.heard_by(2)[..], [ToNode::Welcome { .. }, ToNode::Everything { .. }, ..]),
+        "{:?}",
+        hall.heard_by(2)
+    );
+}
+
+#[test]
 fn the_leader_after_the_one_that_recovered_gathers_as_well() {
     let mut hall = fresh();
     hall.hears(1, of_before(1, LOST, view(4, 9)));

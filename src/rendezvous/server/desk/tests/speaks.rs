@@ -47,6 +47,9 @@ fn after_a_time_without_a_lease_everybody_is_given_time_again() {
     hall.leased = false;
     hall.advance(PING * 20);
     hall.leased = true;
+    // The judge alone would forgive them what it slept; they are given the time to come back on top.
+    hall.advance(SETTLE + PING * 4);
+    assert!((1..=3).all(|n| hall.desk.health_of(id(n)) != Health::Silent));
     hall.alive = [id(1), id(2), id(3)].into();
     hall.advance(PING * 10);
     assert_eq!(hall.state.members().len(), 3);
