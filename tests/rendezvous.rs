@@ -15,13 +15,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 fn times() -> ServerTimes {
     let millis = Duration::from_millis;
-    ServerTimes {
-        ping: millis(100),
-        eviction: millis(1_500),
-        settle: millis(100),
-        gather: millis(500),
-        ..ServerTimes::default()
-    }
+    ServerTimes { ping: millis(100), eviction: millis(1_500), settle: millis(100), ..ServerTimes::default() }
 }
 
 fn builder() -> ServerBuilder {

@@ -36,7 +36,6 @@ fn times() -> ServerTimes {
         eviction: ms(1_500),
         probe: ms(200),
         settle: ms(100),
-        gather: ms(500),
         ..ServerTimes::default()
     }
 }

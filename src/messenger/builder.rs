@@ -105,6 +105,15 @@ impl Builder {
         self
     }
 
+    /// Whether it is to be TLS: then names of peers are proven by their certificates.
+    #[must_use]
+    pub const fn has_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.raw.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        return false;
+    }
+
     /// Times; see [`Timeouts`].
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.raw.timeouts = timeouts;
