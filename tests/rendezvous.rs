@@ -15,7 +15,13 @@ const LONG: Duration = Duration::from_secs(30);
 
 fn times() -> ServerTimes {
     let millis = Duration::from_millis;
-    ServerTimes { ping: millis(100), eviction: millis(1_500), settle: millis(100), ..ServerTimes::default() }
+    ServerTimes {
+        ping: millis(100),
+        eviction: millis(1_500),
+        probe: millis(200),
+        settle: millis(100),
+        ..ServerTimes::default()
+    }
 }
 
 fn builder() -> ServerBuilder {

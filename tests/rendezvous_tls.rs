@@ -90,7 +90,7 @@ async fn lives_through_its_leader(authority: Option<&Authority>, hosts: [&str; 3
     let leader = |servers: &[Server]| servers.iter().position(|server| server.standing().borrow().leads());
     eventually(LONG, || leader(&servers).is_some()).await;
     let nodes = [node(authority, "one", &addresses).await, node(authority, "two", &addresses).await];
-    let ids = nodes.each_ref().map(Joined::id);
+    let ids = nodes.each_ref().map(|node| node.id());
     let serve =
         |node: &Joined| node.host().on(|Hello(number), _| async move { Ok(Answer(number)) }).start().unwrap();
     let _first = serve(&nodes[0]);
@@ -105,7 +105,7 @@ async fn lives_through_its_leader(authority: Option<&Authority>, hosts: [&str; 3
     within(LONG, nodes[1].registered()).await.unwrap();
     eventually(LONG, || nodes[0].external_routes().len() == 1).await;
     assert_eq!(ask(8).await.unwrap(), Answer(8));
-    assert_eq!(nodes.each_ref().map(Joined::id), ids, "nobody was evicted");
+    assert_eq!(nodes.each_ref().map(|node| node.id()), ids, "nobody was evicted");
     for node in nodes {
         within(LONG, node.leave(secs(5))).await;
     }

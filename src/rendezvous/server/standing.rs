@@ -67,7 +67,7 @@ impl std::fmt::Display for ServerStanding {
             Self::Follows { term, leader: Some(leader) } => write!(f, "follows {leader} in term {term}"),
             Self::Follows { term, leader: None } => write!(f, "knows no leader in term {term}"),
             Self::Elected { term } => {
-                write!(f, "elected in term {term}, and may not speak: too few servers answer it")
+                write!(f, "was elected in term {term}, and may not speak: too few servers answer it")
             }
             Self::Leads { term } => write!(f, "leads in term {term}"),
             Self::NotMember => f.write_str("waits to be added to a cluster"),
