@@ -181,7 +181,7 @@ fn tell(all: &Failovers) -> Duration {
 #[test]
 fn what_a_node_registers_is_acknowledged_soon_after_the_leader_died() {
     let p99 = tell(&all(1..4, 5, 8));
-    assert!(p99 <= Duration::from_millis(1_200), "{p99:?}");
+    assert!(p99 <= Duration::from_millis(800), "{p99:?}");
 }
 
 /// `KARERE_SEEDS`: how many.

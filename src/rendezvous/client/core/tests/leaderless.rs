@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::world::{MS, World};
 use crate::rendezvous::damp::errors_of;
+use crate::rendezvous::words::ToNode;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -104,7 +105,11 @@ fn one_that_puts_it_off_for_ever_is_left_for_others() {
     world.servers[0].leads = None;
     world.servers[0].puts_off = true;
     world.elect_unheard(1);
-    world.run(12 * SECOND);
+    // It said something, perhaps, and is told to come again, for ever.
+    world.back.push_back(ToNode::Later { term: world.term, after: SECOND });
+    world.run(5 * SECOND);
+    assert!(!has_leader(&world), "it waits for a while: {:?}", world.sought);
+    world.run(7 * SECOND);
     assert!(has_leader(&world) && world.standing().is_joined(), "{:?}", world.sought);
 }
 
