@@ -106,12 +106,17 @@ impl Builder {
     }
 
     /// Whether it is to be TLS: then names of peers are proven by their certificates.
+    #[cfg(feature = "tls")]
     #[must_use]
     pub const fn has_tls(&self) -> bool {
-        #[cfg(feature = "tls")]
-        return self.raw.tls.is_some();
-        #[cfg(not(feature = "tls"))]
-        return false;
+        self.raw.tls.is_some()
+    }
+
+    /// Whether it is to be TLS: then names of peers are proven by their certificates.
+    #[cfg(not(feature = "tls"))]
+    #[must_use]
+    pub const fn has_tls(&self) -> bool {
+        false
     }
 
     /// Times; see [`Timeouts`].

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::CoreConfig;
 use super::world::{MS, World};
 use crate::rendezvous::damp::errors_of;
 use crate::rendezvous::words::ToNode;
@@ -10,7 +11,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Joined at `a:1`, whose process has died just now.
 fn leader_died(seed: u64) -> World {
-    let mut world = World::new(seed);
+    leader_died_of(World::new(seed))
+}
+
+fn leader_died_of(mut world: World) -> World {
     world.run(SECOND);
     assert!(world.standing().is_joined());
     let server = world.servers[0].id;
@@ -67,6 +71,16 @@ fn a_leader_that_came_back_at_its_address_is_found_though_it_was_gone() {
         world.servers[0].up = true;
         world.elect_unheard(0);
         world.run(2 * SECOND);
+        assert!(has_leader(&world), "seed {seed}: {:?}", world.sought);
+    }
+    // Also if nobody but the others knows where it is.
+    for seed in 0..50 {
+        let mut world = leader_died_of(World::listed(&["b:1", "c:1"], CoreConfig::default(), seed));
+        world.named = Some("a:1");
+        world.run(300 * MS);
+        world.servers[0].up = true;
+        world.elect_unheard(0);
+        world.run(3 * SECOND);
         assert!(has_leader(&world), "seed {seed}: {:?}", world.sought);
     }
 }

@@ -143,8 +143,13 @@ impl World {
     }
 
     pub(super) fn with(config: CoreConfig, seed: u64) -> Self {
+        Self::listed(&["a:1", "b:1", "c:1"], config, seed)
+    }
+
+    /// The node knows these of the servers.
+    pub(super) fn listed(list: &[&str], config: CoreConfig, seed: u64) -> Self {
         let now = Instant::now();
-        let servers: Vec<String> = ["a:1", "b:1", "c:1"].map(str::to_owned).to_vec();
+        let servers: Vec<String> = list.iter().map(|one| (*one).to_owned()).collect();
         let me = member(1);
         let server = |number: u128| Server {
             id: member(1_000_000 + number).id,
