@@ -18,8 +18,8 @@ fn times() -> ServerTimes {
     ServerTimes {
         ping: millis(100),
         eviction: millis(1_500),
+        probe: millis(200),
         settle: millis(100),
-        gather: millis(500),
         ..ServerTimes::default()
     }
 }

@@ -218,6 +218,15 @@ fn one_of_three_servers_goes_on_alone_when_the_others_are_lost_for_good() {
         &format!("rendezvous remove {} --rendezvous {alone}", servers.addresses[1]),
         &["leads", "nothing has changed", "recover --data"],
     );
+    // What one of them has is saved first, from its disk: nobody leads who could be asked.
+    let (saved, second) = (dir.path().join("saved"), servers.data(1));
+    let save = format!("rendezvous snapshot {} --data", saved.display());
+    refused(&format!("{save} {}", data.display()), &["in use", "nothing was changed"]);
+    let taken = run(&format!("{save} {} --json", second.display())).with(0).json();
+    assert!(taken["entry"].as_u64().unwrap() > 0 && saved.is_file(), "{taken}");
+    let fresh = dir.path().join("fresh");
+    run(&format!("rendezvous restore {} --data {} --advertise {alone}", saved.display(), fresh.display()))
+        .with(0);
     servers.kill(0);
     let said = run(&recover).with(0).stderr;
     assert!(said.contains("two clusters decide") && said.contains(&servers.addresses[2]), "{said}");
@@ -311,4 +320,66 @@ fn one_file_then_variables_then_flags_and_what_is_wrong_is_told_with_its_line() 
         &["`from-variable`"],
     );
     server.leave("TERM");
+}
+
+/// Certificates of one authority for these names, and the arguments by which a process shows one.
+fn certificates(dir: &Path, host: &str, names: &[&str]) -> impl Fn(&str) -> String + use<> {
+    let names_too: String = names.iter().map(|name| format!(" --name {name}")).collect();
+    run(&format!("certs --dir {} --host {host}{names_too}", dir.display())).with(0);
+    let dir = dir.display().to_string();
+    move |name| {
+        format!("--name {name} --tls-ca {dir}/ca.pem --tls-cert {dir}/{name}.pem --tls-key {dir}/{name}.key")
+    }
+}
+
+#[test]
+fn servers_nodes_and_tools_work_with_certificates_and_only_admins_change_the_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = addresses(3);
+    let host = at[0].rsplit_once(':').unwrap().0.to_owned();
+    let shows = certificates(&dir.path().join("certs"), &host, &["rdv", "node", "ops", "guest"]);
+    // All that a server needs in a file, paths of certificates and all.
+    let certs = dir.path().join("certs");
+    let text = format!(
+        "name = \"rdv\"\n[tls]\nca = \"{0}/ca.pem\"\ncert = \"{0}/rdv.pem\"\nkey = \"{0}/rdv.key\"\n[rendezvous]\nadmins = [\"ops\"]\n",
+        certs.display()
+    );
+    let file = dir.path().join("server.toml");
+    fs::write(&file, text).unwrap();
+    let more = format!("--config {}", file.display());
+    let mut servers = Servers::start_at(at, dir.path(), &more, Box::new(|_| karere()));
+    let list = servers.list();
+    let leader = servers.wait_for_leader();
+    let (one, two) = (node(&list, &shows("node")), node(&list, &shows("node")));
+    let ids = [joined(&one), joined(&two)];
+    one.wait("view", |view| ids.iter().all(|id| view["members"].to_string().contains(id)));
+    let guest = format!("--rendezvous {list} {}", shows("guest"));
+    let members = run(&format!("members --json {guest}")).with(0).json();
+    assert_eq!(names(&members).len(), 2, "whoever has a certificate may look: {members}");
+    let file = dir.path().join("snapshot");
+    for forbidden in [
+        format!("rendezvous evict {}", ids[0]),
+        format!("rendezvous remove {}", servers.addresses[leader]),
+        format!("rendezvous add {}", servers.addresses[leader]),
+        "rendezvous recover --yes".to_owned(),
+        format!("rendezvous snapshot {}", file.display()),
+    ] {
+        refused(
+            &format!("{forbidden} {guest}"),
+            &["`guest` may not", "`admins` may: ops", "nothing has changed", "--tls-cert"],
+        );
+    }
+    assert!(!file.exists());
+    let ops = format!("--rendezvous {list} {}", shows("ops"));
+    run(&format!("rendezvous snapshot {} {ops}", file.display())).with(0);
+    run(&format!("rendezvous evict {} {ops}", ids[0])).with(0);
+    one.wait("joined", |line| line["id"] != *ids[0]);
+    // Without a certificate nobody gets so far, and is told why.
+    refused(&format!("members --rendezvous {list}"), &["no rendezvous server answers", "try:"]);
+    // The leader dies; the next one serves.
+    servers.kill(leader);
+    eventually("the next leader", || servers.leader().filter(|next| *next != leader));
+    let three = node(&list, &shows("node"));
+    joined(&three);
+    [one, two, three].into_iter().for_each(|node| drop(node.leave("TERM")));
 }

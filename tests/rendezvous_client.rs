@@ -36,7 +36,6 @@ fn times() -> ServerTimes {
         eviction: ms(1_500),
         probe: ms(200),
         settle: ms(100),
-        gather: ms(500),
         ..ServerTimes::default()
     }
 }
@@ -261,6 +260,14 @@ async fn what_is_wrong_with_joining_is_said() {
         matches!(&wrong, JoinError::Refused(why) if why.contains("stock") && why.contains("orders")),
         "{wrong}"
     );
+    let frozen = |silence, after| {
+        let built = Rendezvous::builder(address.as_str()).silence(silence).frozen_after(after).build();
+        built.unwrap_err().to_string()
+    };
+    assert!(frozen(secs(2), secs(1)).contains("must not be below silence"));
+    assert!(frozen(secs(2), Duration::MAX).contains("at most a year"));
+    let stop = Rendezvous::builder(address.as_str()).on_frozen(OnFrozen::Stop(Duration::MAX)).build();
+    assert!(stop.unwrap_err().to_string().contains("on_frozen"));
     let silence = Rendezvous::builder(address).on_frozen(OnFrozen::Stop(ms(20))).build().unwrap_err();
     assert!(silence.to_string().contains("frozen_after"), "{silence}");
 }

@@ -105,6 +105,20 @@ impl Builder {
         self
     }
 
+    /// Whether it is to be TLS: then names of peers are proven by their certificates.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub const fn has_tls(&self) -> bool {
+        self.raw.tls.is_some()
+    }
+
+    /// Whether it is to be TLS: then names of peers are proven by their certificates.
+    #[cfg(not(feature = "tls"))]
+    #[must_use]
+    pub const fn has_tls(&self) -> bool {
+        false
+    }
+
     /// Times; see [`Timeouts`].
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.raw.timeouts = timeouts;

@@ -69,6 +69,14 @@ impl Messenger {
         self.inner.shared.driver.knows(member)
     }
 
+    /// The name that a peer gave with its first link; under TLS its certificate covers it, so it is proven. `None`: there is no session
+    /// with it, or there was no link yet.
+    #[must_use]
+    pub fn name_of(&self, member: MemberId) -> Option<String> {
+        let name = |handle: &PeerHandle| handle.peer.lock().name().map(str::to_owned);
+        self.inner.shared.driver.with_peer(member, name).flatten()
+    }
+
     /// Whether a link with a member is up at this moment: what is sent to it now does not wait for one.
     #[must_use]
     pub fn is_linked(&self, member: MemberId) -> bool {

@@ -415,6 +415,11 @@ impl Peer {
         self.id
     }
 
+    /// What it calls itself; under TLS its certificate covers that.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     pub(crate) const fn session(&self) -> &Session {
         &self.session
     }

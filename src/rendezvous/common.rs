@@ -1,5 +1,7 @@
 //! What servers and nodes both speak of: decisions, as members are told them.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::router::Route;
@@ -9,6 +11,20 @@ use crate::{Member, MemberId, ViewId};
 pub(crate) const MEMBERS_MAX: usize = 4096;
 /// Routes of all members: some 300 MB of tables on each server at most.
 pub(crate) const ROUTES_MAX: usize = 2_097_152;
+
+/// A node waits no longer than this for a server that does not lead to say who does, or before it asks the next.
+pub(crate) const SEEK_MAX: Duration = Duration::from_secs(1);
+/// Who was refused asks again, another server perhaps, at the earliest after this.
+pub(crate) const REFUSED_WAIT: Duration = Duration::from_millis(500);
+/// A dial, a TLS handshake, a hello, and the same again at the leader that is named.
+#[cfg(feature = "rendezvous")]
+const ON_THE_WAY: Duration = Duration::from_millis(500);
+/// A node that lives, and was refused or found nobody, is at the leader again within this, though one more server that it asks is not
+/// there.
+#[cfg(feature = "rendezvous")]
+pub(crate) const COMES_BACK: Duration = SEEK_MAX.saturating_mul(2).saturating_add(ON_THE_WAY);
+const _: () =
+    assert!(REFUSED_WAIT.as_nanos() <= SEEK_MAX.as_nanos(), "the wait of who was refused is among them");
 
 /// Which cluster of servers decided something: drawn when it was founded. Another one has another history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

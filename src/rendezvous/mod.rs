@@ -4,6 +4,7 @@
 mod admin;
 mod client;
 mod common;
+mod damp;
 #[cfg(feature = "rendezvous")]
 mod judge;
 #[cfg(feature = "rendezvous")]

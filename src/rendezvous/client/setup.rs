@@ -7,6 +7,9 @@ use super::core::CoreConfig;
 use super::servers::ServerList;
 use crate::EndpointError;
 
+/// Far beyond what anybody wants; sums of it stay within what the clock can say.
+const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
 /// What is wrong with what was set. Nothing was started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -73,7 +76,8 @@ impl RendezvousBuilder {
         self
     }
 
-    /// After how long without a leader the node says that it is [`Standing::Frozen`](super::Standing::Frozen). Default 3 s.
+    /// After how long without a leader the node says that it is [`Standing::Frozen`](super::Standing::Frozen). Default 3 s; not below
+    /// `silence`.
     pub const fn frozen_after(mut self, after: Duration) -> Self {
         self.config.frozen_after = after;
         self
@@ -98,8 +102,18 @@ impl RendezvousBuilder {
         if silence < Duration::from_millis(10) || silence > Duration::from_secs(3600) {
             return wrong("silence", "must be from 10 ms to an hour");
         }
-        if frozen_after < Duration::from_millis(10) {
-            return wrong("frozen_after", "must be at least 10 ms");
+        if frozen_after < silence {
+            return wrong(
+                "frozen_after",
+                "must not be below silence: until then the leader may still be there",
+            );
+        }
+        let stop_after = match on_frozen {
+            OnFrozen::Stop(after) => after,
+            OnFrozen::GoOn => Duration::ZERO,
+        };
+        if frozen_after > TIME_MAX || stop_after > TIME_MAX {
+            return wrong("frozen_after and on_frozen", "must be at most a year");
         }
         if matches!(on_frozen, OnFrozen::Stop(after) if after < frozen_after) {
             return wrong("on_frozen", "cannot stop before it is frozen: not below frozen_after");

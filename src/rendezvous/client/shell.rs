@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::api::Inner;
 use super::core::{Client, Output};
 use super::standing::Standing;
+use crate::rendezvous::damp::Damped;
 use crate::rendezvous::words::ToServer;
 use crate::router::Routes;
 use crate::{Contact, ContactError, Disconnect, Events, MemberId, Messenger, PeerEvent, ViewError};
@@ -42,6 +43,7 @@ struct Shell {
     /// Words for the server that was met, in their order.
     to_say: VecDeque<ToServer>,
     saying: Pending<Option<MemberId>>,
+    refusals: Damped<String>,
 }
 
 pub(super) async fn run(inner: Arc<Inner>, messenger: Messenger, routes: Option<Routes>) {
@@ -64,6 +66,7 @@ pub(super) async fn run(inner: Arc<Inner>, messenger: Messenger, routes: Option<
         seeking: None,
         to_say: VecDeque::new(),
         saying: None,
+        refusals: Damped::default(),
     };
     tokio::select! {
         biased;
@@ -166,8 +169,10 @@ impl Shell {
                 self.act(|core, now| core.handle_met(now, attempt, id));
             }
             Err(error) => {
-                if matches!(error, ContactError::Refused { .. }) {
-                    tracing::error!(%error, "a rendezvous server refuses this node");
+                if let ContactError::Refused { .. } = &error
+                    && let Some(unsaid) = self.refusals.note(self.messenger.now(), error.to_string())
+                {
+                    tracing::error!(%error, unsaid, "a rendezvous server refuses this node");
                 }
                 self.act(|core, now| core.handle_unmet(now, attempt, &error.to_string()));
             }

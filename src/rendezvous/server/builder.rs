@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::admins::Admins;
 use super::data::default_directory;
 use super::desk::DeskConfig;
 use super::handle::Server;
@@ -57,6 +58,11 @@ pub enum ServerError {
     /// The log does not begin. The text says why.
     #[error("{0}")]
     Log(String),
+    /// Only certain peers are to change the cluster, and nothing proves who they are.
+    #[error(
+        "`admins` says whose certificates may change the cluster, and there are none without TLS: anybody could give such a name"
+    )]
+    NothingProves,
     /// The messenger has handlers of a server already.
     #[error(transparent)]
     Handlers(#[from] HandlerError),
@@ -88,6 +94,7 @@ pub struct ServerBuilder {
     keep: Keep,
     peers: Vec<String>,
     join: bool,
+    admins: Admins,
 }
 
 impl ServerBuilder {
@@ -103,6 +110,7 @@ impl ServerBuilder {
             keep: Keep::Default,
             peers: Vec::new(),
             join: false,
+            admins: Admins::default(),
         }
     }
 
@@ -175,6 +183,15 @@ impl ServerBuilder {
         self
     }
 
+    /// Who may change the cluster: add and remove servers, evict members, recover, fetch a snapshot. Peers whose name, which their
+    /// certificate covers, is one of these; others are told so. With an empty list nobody may. Needs TLS.
+    ///
+    /// Without this, whoever reaches the servers may: with TLS all who have a certificate of the network, without TLS everybody.
+    pub fn admins(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.admins = Admins::named(names);
+        self
+    }
+
     /// Times of the server; see [`ServerTimes`].
     pub const fn times(mut self, times: ServerTimes) -> Self {
         self.times = times;
@@ -210,6 +227,7 @@ impl ServerBuilder {
         self.times.check(&self.timeouts)?;
         self.endpoints()?;
         self.configured().check().map_err(StartError::from)?;
+        self.check_admins()?;
         let alone = self.peers.is_empty() && !self.join;
         match self.any_host() {
             Some(_any) if !alone && self.advertise.is_none() => {
@@ -239,6 +257,7 @@ impl ServerBuilder {
     {
         let desk = self.times.check(&self.timeouts)?;
         let peers = self.endpoints()?;
+        self.check_admins()?;
         let disk = self.disk()?;
         let messenger = start(self.configured()).await?;
         match self.open(&messenger, disk, desk, peers).await {
@@ -255,6 +274,11 @@ impl ServerBuilder {
     /// The other servers, each as it is written everywhere.
     fn endpoints(&self) -> Result<Vec<String>, EndpointError> {
         self.peers.iter().map(|peer| Ok(peer.parse::<Endpoint>()?.to_string())).collect()
+    }
+
+    fn check_admins(&self) -> Result<(), ServerError> {
+        let proves = self.messenger.has_tls() || !self.admins.are_named();
+        if proves { Ok(()) } else { Err(ServerError::NothingProves) }
     }
 
     fn configured(&self) -> crate::Builder {
@@ -339,7 +363,15 @@ impl ServerBuilder {
                 },
             )?;
         let names = (names.environment, names.network);
-        let office = Arc::new(Office::new(messenger.clone(), (log, store), applied, desk, names, seed));
+        let office = Arc::new(Office::new(
+            messenger.clone(),
+            (log, store),
+            applied,
+            desk,
+            names,
+            self.admins.clone(),
+            seed,
+        ));
         listen(&office)?;
         messenger.spawn(run(Arc::clone(&office)));
         Ok((office, address))

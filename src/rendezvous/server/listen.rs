@@ -50,7 +50,10 @@ async fn take(office: Weak<Office>, from: MemberId, message: ToServer) {
 fn send_on(office: &Office, from: MemberId) {
     let (term, leader) = office.leader();
     let term = office.reign(term);
+    office.askers.lock().note(office.now(), from, leader.clone());
     if let Err(why) = office.messenger.send(&ToNode::NotLeader { term, leader }, [from]) {
         tracing::debug!(node = %from, "it was not told who leads: {why}");
     }
+    // Another may lead since it was looked who does.
+    office.bell.notify_one();
 }

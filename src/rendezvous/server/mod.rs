@@ -1,6 +1,8 @@
 //! The rendezvous server: one of the 1, 3 or 5 that keep the log. Every one of them answers; what the leader does is decided in `desk/`,
 //! sans-IO, and carried out by [`run`].
 
+mod admins;
+mod askers;
 mod builder;
 mod data;
 mod desk;

@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::admins::Admins;
+use super::askers::Askers;
 use super::desk::{Desk, DeskConfig, Order, Ordered};
 use super::machine::Applied;
 use super::standing::ServerStanding;
@@ -39,6 +41,8 @@ pub(super) struct Office {
     pub(super) standing: watch::Sender<ServerStanding>,
     pub(super) stop: CancellationToken,
     orders: Mutex<Orders>,
+    pub(super) askers: Mutex<Askers>,
+    pub(super) admins: Admins,
     pub(super) copies: Mutex<Copies>,
 }
 
@@ -60,9 +64,11 @@ impl Office {
         applied: Applied,
         config: DeskConfig,
         (environment, network): (String, String),
+        admins: Admins,
         seed: u64,
     ) -> Self {
-        let standing = ServerStanding::of(&log.standing().borrow());
+        // Whether it leads is seen in a moment.
+        let standing = ServerStanding::of(&log.standing().borrow(), None);
         Self {
             messenger,
             log,
@@ -78,6 +84,8 @@ impl Office {
             standing: watch::Sender::new(standing),
             stop: CancellationToken::new(),
             orders: Mutex::default(),
+            askers: Mutex::default(),
+            admins,
             copies: Mutex::default(),
         }
     }
@@ -149,6 +157,14 @@ impl Office {
     /// As nodes are told of a term.
     pub(super) fn reign(&self, term: u64) -> u64 {
         reign(self.applied.read().view_id().generation, term)
+    }
+
+    /// Why this peer may not change anything of the cluster, if so.
+    pub(super) fn refuses(&self, peer: MemberId) -> Option<String> {
+        self.admins
+            .are_named()
+            .then(|| self.admins.refuses(self.messenger.name_of(peer).as_deref()))
+            .flatten()
     }
 
     /// The term, and where the leader is, as far as this server knows.

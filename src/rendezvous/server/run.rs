@@ -38,13 +38,14 @@ pub(super) async fn run(office: Arc<Office>) {
     let mut deciding: Option<Deciding> = None;
     loop {
         let now_is = standing.borrow_and_update().clone();
-        tell_standing(&office, &now_is);
+        let lease_ends = tell_standing(&office, &now_is);
         if let Some(before) = follow(&office, &now_is) {
             // Of another term: it may be decided, and is nobody's who is here.
             deciding = None;
             audience.extend(before);
         }
         part(&office, &now_is, &mut audience);
+        call(&office, &now_is);
         let turn = turn(&office);
         if let Some(command) = turn.command {
             let office = Arc::clone(&office);
@@ -53,6 +54,7 @@ pub(super) async fn run(office: Arc<Office>) {
         // It leads and may not speak: nobody says when it may.
         let looks = matches!(now_is, Standing::Leader { .. }) && turn.next.is_none();
         let next = turn.next.unwrap_or(office.now() + if looks { LOOK } else { IDLE });
+        let next = lease_ends.map_or(next, |ends| next.min(ends));
         tokio::select! {
             biased;
             () = office.stop.cancelled() => break,
@@ -76,9 +78,11 @@ async fn decision(deciding: &mut Option<Deciding>) -> Result<Bytes, ProposeError
     }
 }
 
-fn tell_standing(office: &Office, now_is: &Standing) {
+/// Says until when what it told holds, if that is known.
+fn tell_standing(office: &Office, now_is: &Standing) -> Option<Instant> {
+    let lease = office.log.lease(office.now());
     office.standing.send_if_modified(|seen| {
-        let now_is = ServerStanding::of(now_is);
+        let now_is = ServerStanding::of(now_is, lease.map(|lease| lease.term));
         let is_news = *seen != now_is;
         if is_news {
             match &now_is {
@@ -89,6 +93,7 @@ fn tell_standing(office: &Office, now_is: &Standing) {
         }
         is_news
     });
+    lease.map(|lease| lease.until)
 }
 
 /// Makes the desk of a term that this server leads, as soon as it may speak, and clears that of a term that is over. Gives whom the
@@ -133,6 +138,34 @@ fn part(office: &Office, now_is: &Standing, audience: &mut Vec<MemberId>) {
     // Who has no room finds out by silence.
     if let Err(why) = office.messenger.send(&what, audience.drain(..)) {
         tracing::debug!("who leads now was not told: {why}");
+    }
+}
+
+/// Those who asked for a leader when there was none are told as soon as there is one.
+fn call(office: &Office, now_is: &Standing) {
+    let now = office.now();
+    let (who, what) = match now_is {
+        Standing::Follower { term, leader: Some((_, leader)) } => {
+            let who = office.askers.lock().take_for(now, leader);
+            (who, ToNode::NotLeader { term: office.reign(*term), leader: Some(leader.clone()) })
+        }
+        // It listens: they are to say hello again.
+        Standing::Leader { term } if office.desk_term() == Some(*term) => {
+            let who = office.askers.lock().take(now);
+            (who, ToNode::Later { term: office.reign(*term), after: Duration::ZERO })
+        }
+        Standing::Founding { .. }
+        | Standing::Follower { leader: None, .. }
+        | Standing::Leader { .. }
+        | Standing::NotMember
+        | Standing::Stopped { .. } => return,
+    };
+    if who.is_empty() {
+        return;
+    }
+    // Who has no room asks again.
+    if let Err(why) = office.messenger.send(&what, who) {
+        tracing::debug!("who leads was not told: {why}");
     }
 }
 

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use super::desk::DeskConfig;
 use crate::Timeouts;
+use crate::rendezvous::common::COMES_BACK;
 use crate::rendezvous::judge::JudgeConfig;
+
+/// Far beyond what anybody wants; sums of it stay within what the clock can say.
+const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Times of a server. All may be changed, the same on all servers of a cluster; they are checked against each other at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +18,14 @@ pub struct ServerTimes {
     /// A member that has not answered for so long is silent, and goes if nobody else reaches it either. Default 5 s; at least four
     /// pings, and not below the messenger's [`Timeouts::liveness`]: a hung link is to be replaced first.
     pub eviction: Duration,
-    /// Another member that is asked whether it reaches a silent one has to answer within this. Default 2 s, at least 20 ms.
+    /// Another member that is asked whether it reaches a silent one has to answer within this. Default 2 s, at least 20 ms, and not above
+    /// `eviction`.
     pub probe: Duration,
     /// What nodes need to find a new leader: it gives everybody so much more time before it judges, and a cluster without members waits
     /// for so long before it lets in the first, because one that knows a lost history would say so. Default 2 s; not below a ping.
     pub settle: Duration,
-    /// After a recovery, members of before are waited for so long, and keep their places. Default 3 s; not below a ping.
+    /// After a recovery, members of before are waited for so long, and keep their places. Default 3 s; at least 2.5 s, within which they
+    /// ask again, and not below a ping.
     pub gather: Duration,
     /// Between two signs of life of the leader to the other servers. Default 50 ms; at most a third of `election_min`.
     pub heartbeat: Duration,
@@ -76,10 +82,10 @@ impl ServerTimes {
             |holds: bool, what, why: String| if holds { Ok(()) } else { Err(TimesError { what, why }) };
         let judge = JudgeConfig::new(self.ping, self.eviction, self.probe, self.settle)
             .map_err(|why| TimesError { what: "ping, eviction and probe", why: why.to_string() })?;
-        let Self { ping, eviction, settle, gather, heartbeat, election_min, election_max, .. } = *self;
+        let Self { ping, eviction, probe, settle, gather, heartbeat, election_min, election_max } = *self;
         must(heartbeat >= Duration::from_millis(1), "heartbeat", "must be at least 1 ms".to_owned())?;
         must(
-            heartbeat * 3 <= election_min,
+            heartbeat.saturating_mul(3) <= election_min,
             "heartbeat",
             format!(
                 "must be at most a third of election_min ({election_min:?}), or two that are lost cost the leader its place"
@@ -93,7 +99,7 @@ impl ServerTimes {
             ),
         )?;
         must(
-            election_max * 2 <= eviction,
+            election_max.saturating_mul(2) <= eviction,
             "election_max",
             format!(
                 "must be at most half of eviction ({eviction:?}), or a change of leaders looks like a member's silence"
@@ -105,9 +111,24 @@ impl ServerTimes {
             format!("must not be below ping ({ping:?}): nodes find a leader by its pings"),
         )?;
         must(
-            gather >= ping,
+            gather >= ping.max(COMES_BACK),
             "gather",
-            format!("must not be below ping ({ping:?}): nodes find a leader by its pings"),
+            format!(
+                "must be at least {COMES_BACK:?}, and not below ping ({ping:?}): members that were refused before a recovery ask again \
+                 within that, and whoever comes too late loses its id"
+            ),
+        )?;
+        must(
+            gather.max(heartbeat).max(election_max) <= TIME_MAX,
+            "gather, heartbeat and election_max",
+            format!("must be at most {TIME_MAX:?}"),
+        )?;
+        must(
+            probe <= eviction,
+            "probe",
+            format!(
+                "must not be above eviction ({eviction:?}): nobody may be sure for longer than that that a member is gone"
+            ),
         )?;
         must(
             messenger.liveness <= eviction,
@@ -159,7 +180,20 @@ mod tests {
                 "election_max: must be at most half",
             ),
             (refused(|t, _| t.settle = t.ping / 2), "settle: must not be below ping"),
-            (refused(|t, _| t.gather = t.ping / 2), "gather: must not be below ping"),
+            (
+                refused(|t, _| t.gather = COMES_BACK - Duration::from_millis(1)),
+                "gather: must be at least 2.5s",
+            ),
+            (
+                refused(|t, _| (t.ping, t.settle, t.eviction) = (t.gather * 2, t.gather * 2, t.gather * 8)),
+                "gather: ",
+            ),
+            (refused(|t, _| t.gather = Duration::MAX), "gather, heartbeat and election_max: must be at most"),
+            (refused(|t, _| t.heartbeat = Duration::MAX), "heartbeat: must be at most a third"),
+            (refused(|t, _| t.election_max = Duration::MAX), "election_max: must be at most half"),
+            (refused(|t, _| t.ping = Duration::MAX), "eviction"),
+            (refused(|t, _| t.settle = Duration::MAX), "at most"),
+            (refused(|t, _| t.probe = t.eviction * 2), "probe: must not be above eviction"),
             (refused(|_, m| m.liveness = Duration::from_secs(6)), "messenger's liveness"),
             (refused(|_, m| m.resume_lease = Duration::from_secs(4)), "messenger's resume_lease"),
         ] {
@@ -168,8 +202,8 @@ mod tests {
         let short = ServerTimes {
             ping: millis(50),
             eviction: millis(800),
+            probe: millis(400),
             settle: millis(100),
-            gather: millis(100),
             ..ServerTimes::default()
         };
         let messenger = Timeouts { ping: millis(100), liveness: millis(500), ..ServerTimes::messenger() };

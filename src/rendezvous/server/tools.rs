@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::desk::Order;
 use super::office::Office;
+use super::standing::ServerStanding;
 use crate::MemberId;
 use crate::rendezvous::raft::{ChangeError, Standing};
 use crate::rendezvous::words::{Ask, Health, ServerSeen, Servers, Told};
@@ -18,6 +19,12 @@ const PAGE_ROUTES: usize = 8192;
 const COPIES_MAX: usize = 2;
 
 pub(super) async fn answer(office: &Arc<Office>, from: MemberId, ask: Ask) -> Told {
+    if is_for_admins(&ask)
+        && let Some(why) = office.refuses(from)
+    {
+        tracing::warn!(peer = %from, ?ask, "{why}");
+        return Told::Failed(why);
+    }
     match ask {
         Ask::Network => {
             Told::Network { environment: office.environment.clone(), network: office.network.clone() }
@@ -30,6 +37,16 @@ pub(super) async fn answer(office: &Arc<Office>, from: MemberId, ask: Ask) -> To
         Ask::Add { address } => changed(office, office.log.add(&address).await.map(drop)),
         Ask::Remove { server } => changed(office, office.log.remove(&server).await.map(drop)),
         Ask::Snapshot { offset } => snapshot(office, from, offset).await,
+    }
+}
+
+/// What changes the cluster, or gives away all of it at once.
+const fn is_for_admins(ask: &Ask) -> bool {
+    match ask {
+        Ask::Add { .. } | Ask::Remove { .. } | Ask::Evict { .. } | Ask::Recover | Ask::Snapshot { .. } => {
+            true
+        }
+        Ask::Network | Ask::Members | Ask::Routes { .. } | Ask::Servers => false,
     }
 }
 
@@ -66,9 +83,11 @@ fn routes(office: &Office, after: Option<MemberId>) -> Told {
 fn servers(office: &Office) -> Servers {
     let (term, _) = office.leader();
     let seen = office.log.servers();
-    let standing = office.standing.borrow().clone();
-    let leader = match &*office.log.standing().borrow() {
-        Standing::Leader { .. } => Some(office.log.id()),
+    let speaks_in = office.log.lease(office.now()).map(|lease| lease.term);
+    let now_is = office.log.standing().borrow().clone();
+    let standing = ServerStanding::of(&now_is, speaks_in);
+    let leader = match &now_is {
+        Standing::Leader { .. } => standing.leads().then(|| office.log.id()),
         Standing::Follower { leader, .. } => leader.as_ref().map(|(id, _)| *id),
         Standing::Founding { .. } | Standing::NotMember | Standing::Stopped { .. } => None,
     };

@@ -3,6 +3,8 @@
 //! acknowledged is not lost, nobody who is well is evicted, and when nothing fails any more all agree.
 
 mod acts;
+#[cfg(test)]
+mod failover;
 mod fault;
 mod node;
 mod plan;

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use karere::rendezvous::ServerBuilder;
+use serde_json::json;
 
 use super::serve::failed;
 use super::{On, order};
-use crate::output::{self, Failure};
+use crate::output::{self, Failure, JsonTo};
 use crate::settings::Settings;
 
 impl On {
@@ -31,6 +32,17 @@ pub(super) async fn restore(file: &Path, on: On) -> Result<(), Failure> {
         data.display(),
         only.address
     ));
+    Ok(())
+}
+
+pub(super) async fn snapshot(file: &Path, on: On, json: bool) -> Result<(), Failure> {
+    let (settings, builder) = on.settings()?;
+    let data = builder.directory().unwrap_or_default();
+    let upto = builder.copy_to(file).await.map_err(|error| failed(&settings, &data, &error))?;
+    if json {
+        return output::json_line(JsonTo::Stdout, &json!({"file": file, "entry": upto}));
+    }
+    output::say(&format!("{} holds all of {}, up to entry {upto}", file.display(), data.display()));
     Ok(())
 }
 

@@ -40,6 +40,9 @@ struct Serve {
     /// Wait to be added to a cluster that runs: `karere rendezvous add`.
     #[arg(long)]
     join: bool,
+    /// Names whose certificates may change the cluster: add, remove, evict, recover, snapshot. Needs TLS. By default whoever is let in may.
+    #[arg(long, value_name = "LIST", env = "KARERE_RENDEZVOUS_ADMINS")]
+    admins: Option<List>,
     #[command(flatten)]
     source: Source,
     /// What happens as lines of JSON on standard output.
@@ -75,13 +78,18 @@ enum What {
         #[command(flatten)]
         at: At,
     },
-    /// All that the servers have decided, into a file, while they run.
+    /// All that the servers have decided, into a file, while they run; with --data all that is on the disk of one that does not run, for
+    /// when too few are left to elect a leader.
     Snapshot {
         /// The file. It is replaced if it is there.
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]
         at: At,
+        /// The directory of a server that does not run: what is on it is copied, also what was not decided, and nothing there changes.
+        /// No server is asked.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
         /// One line of JSON on standard output.
         #[arg(long)]
         json: bool,
@@ -138,7 +146,11 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         Some(What::Remove { server, at }) => order::remove(&at, &server).await,
         Some(What::Servers(options)) => order::servers(options).await,
         Some(What::Evict { member, at }) => order::evict(&at, member).await,
-        Some(What::Snapshot { file, at, json }) => order::snapshot(&at, &file, json).await,
+        Some(What::Snapshot { file, at, data: Some(data), json }) => {
+            let on = On { data: Some(data), advertise: None, source: at.source };
+            disk::snapshot(&file, on, json).await
+        }
+        Some(What::Snapshot { file, at, data: None, json }) => order::snapshot(&at, &file, json).await,
         Some(What::Restore { file, on }) => disk::restore(&file, on).await,
         Some(What::Recover { yes, rendezvous: None, data, advertise, source }) => {
             disk::recover(On { data, advertise, source }, yes).await

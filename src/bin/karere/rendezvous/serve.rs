@@ -25,6 +25,7 @@ impl Serve {
         all.over("rendezvous.advertise", "--advertise", advertise, |file| &mut file.rendezvous.advertise);
         all.over("rendezvous.peers", "--peers", self.peers.clone(), |file| &mut file.rendezvous.peers);
         all.over("rendezvous.data", "--data", self.data.clone(), |file| &mut file.rendezvous.data);
+        all.over("rendezvous.admins", "--admins", self.admins.clone(), |file| &mut file.rendezvous.admins);
         let join = self.join.then_some(true);
         all.over("rendezvous.join", "--join", join, |file| &mut file.rendezvous.join);
         Ok(all)
@@ -85,6 +86,7 @@ fn tell(teller: Teller, standing: &ServerStanding) -> Result<(), Failure> {
     let (event, with) = match standing {
         ServerStanding::Founding { missing } => ("founding", json!({"missing": missing})),
         ServerStanding::Follows { term, leader } => ("follows", json!({"term": term, "leader": leader})),
+        ServerStanding::Elected { term } => ("elected", json!({"term": term})),
         ServerStanding::Leads { term } => ("leads", json!({"term": term})),
         ServerStanding::NotMember => ("waits", json!({})),
         ServerStanding::Stopped { why } => ("stopped", json!({"why": why})),

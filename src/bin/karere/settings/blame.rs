@@ -142,6 +142,11 @@ impl Settings {
                 &["rendezvous.advertise", "rendezvous.bind"],
                 "--advertise HOST:PORT, the address by which the others reach this server",
             ),
+            ServerError::NothingProves => self.blame(
+                &error.to_string(),
+                &["rendezvous.admins", "tls.ca"],
+                "ca, cert and key under [tls], or no `admins`",
+            ),
             ServerError::NoDirectory => self.blame(&error.to_string(), &["rendezvous.data"], "--data DIR"),
             other => Failure::new(other.to_string()),
         }

@@ -44,6 +44,8 @@ pub(crate) struct Server {
     pub(crate) peers: Option<List>,
     pub(crate) data: Option<PathBuf>,
     pub(crate) join: Option<bool>,
+    /// Whose certificates may change the cluster.
+    pub(crate) admins: Option<List>,
     pub(crate) ping: Option<Time>,
     pub(crate) eviction: Option<Time>,
     pub(crate) probe: Option<Time>,

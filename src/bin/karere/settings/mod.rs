@@ -173,6 +173,9 @@ impl Settings {
         }
         let peers = said.peers.clone().unwrap_or_default();
         builder = builder.peers(peers.0).join(said.join.unwrap_or_default());
+        if let Some(admins) = &said.admins {
+            builder = builder.admins(admins.0.iter());
+        }
         builder.check().map_err(|error| self.blame_server(&error))?;
         Ok(builder)
     }
@@ -242,7 +245,17 @@ impl Settings {
             let _node = self.node()?;
         }
         let silence = self.file.node.silence.map_or(Duration::from_secs(3), |time| time.0);
-        let ping = self.server_times().ping;
+        let ServerTimes { ping, eviction, settle, .. } = self.server_times();
+        if silence > eviction + settle {
+            let why = format!(
+                "a node looks for another leader after {} of silence, and a new leader judges after eviction and settle, {}: whoever \
+                 did not notice the change would be evicted",
+                Time(silence),
+                Time(eviction + settle)
+            );
+            let keys = ["node.silence", "rendezvous.eviction", "rendezvous.settle"];
+            return Err(self.blame(&why, &keys, "a silence of three pings"));
+        }
         if silence < ping * PINGS_MIN {
             let why = format!(
                 "a node that hears nothing for {} looks for another server, and the leader pings it every {} only",
@@ -308,6 +321,12 @@ mod tests {
             ("[node]\nrendezvous = \"a:1,b:x\"", 2, "b:x"),
             ("[node]\nrendezvous = \"a:1\"\nfrozen_after = \"5s\"\nstop_after = \"4s\"", 3, "frozen"),
             ("[node]\nsilence = \"1s\"", 2, "pings"),
+            ("[node]\nsilence = \"8s\"\nfrozen_after = \"8s\"", 2, "judges"),
+            ("[node]\nrendezvous = \"a:1\"\nfrozen_after = \"1s\"", 3, "silence"),
+            ("[rendezvous]\ngather = \"2s\"", 2, "2.5s"),
+            ("[rendezvous]\nprobe = \"6s\"", 2, "eviction"),
+            ("[rendezvous]\nheartbeat = \"9999999999s\"", 2, "election_min"),
+            ("[rendezvous]\nadmins = \"ops\"", 2, "TLS"),
             ("[limits]\nmessage_bytes = \"1GiB\"", 2, "reassembly_bytes"),
             ("[tls]\nca = \"ca.pem\"", 2, "key"),
             (

@@ -1,12 +1,17 @@
 //! Which server is asked, and when: a random one of the list first, the leader as soon as somebody names it, the next one on
-//! silence. While none answers the waits grow.
+//! silence. While none answers, or none leads, the waits grow.
 
 use std::time::Duration;
 
+use crate::rendezvous::common::SEEK_MAX;
+
 /// The first wait after a server that did not answer; each further one is twice as long, less up to a half of it by chance.
 const WAIT_MIN: Duration = Duration::from_millis(50);
-const WAIT_MAX: Duration = Duration::from_secs(1);
-/// So often the name of a leader is followed at once; then whoever names it may be wrong.
+const WAIT_MAX: Duration = SEEK_MAX;
+/// The first stay with a server that knows no leader, longer than an election takes; each further one is twice as long, less up to a half
+/// of it by chance, and at most [`WAIT_MAX`]. So a thousand nodes without a leader are some thousand connections a second.
+const STAY_MIN: Duration = Duration::from_millis(700);
+/// So often the name of a leader is followed at once, without a wait; then whoever names it may be wrong.
 const HOPS_MAX: u32 = 3;
 /// The longest address of a leader that is looked at.
 const ADDRESS_BYTES_MAX: usize = 300;
@@ -20,8 +25,11 @@ pub(super) struct Seek {
     leader: Option<String>,
     /// Who was asked last.
     current: String,
+    /// Nobody was there when this address was tried last: it is not gone to because somebody still names it.
+    dead: Option<String>,
     hops: u32,
     failures: u32,
+    stays: u32,
     random: fastrand::Rng,
 }
 
@@ -30,7 +38,17 @@ impl Seek {
     pub(super) fn new(list: Vec<String>, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let at = random.usize(0..list.len().max(1));
-        Self { list, at, leader: None, current: String::new(), hops: 0, failures: 0, random }
+        Self {
+            list,
+            at,
+            leader: None,
+            current: String::new(),
+            dead: None,
+            hops: 0,
+            failures: 0,
+            stays: 0,
+            random,
+        }
     }
 
     /// Who is to be asked.
@@ -45,9 +63,36 @@ impl Seek {
     /// The last one did not answer, or not well: how long to wait before the next.
     pub(super) fn failed(&mut self) -> Duration {
         self.pass();
-        let wait = WAIT_MIN.saturating_mul(1 << self.failures.min(10)).min(WAIT_MAX);
+        self.hops = 0;
         self.failures = self.failures.saturating_add(1);
+        self.wait(WAIT_MIN, self.failures)
+    }
+
+    /// The last one does not lead, and says so as soon as it knows who does: how long to wait for that.
+    pub(super) fn stay(&mut self) -> Duration {
+        self.hops = 0;
+        self.stays = self.stays.saturating_add(1);
+        self.wait(STAY_MIN, self.stays)
+    }
+
+    fn wait(&mut self, first: Duration, count: u32) -> Duration {
+        let wait = first.saturating_mul(1 << count.saturating_sub(1).min(10)).min(WAIT_MAX);
         wait.mul_f64(1.0 - self.random.f64() / 2.0)
+    }
+
+    /// Nobody is there any more, or was.
+    pub(super) fn note_dead(&mut self) {
+        self.dead = Some(self.current.clone());
+    }
+
+    /// Somebody is there.
+    pub(super) fn note_met(&mut self) {
+        self.dead = self.dead.take().filter(|dead| *dead != self.current);
+    }
+
+    /// It may have come back.
+    pub(super) fn forget_dead(&mut self) {
+        self.dead = None;
     }
 
     /// The last one is silent: the next one is asked at once.
@@ -59,15 +104,14 @@ impl Seek {
         }
     }
 
-    /// Somebody else leads. Whether to go there at once; if not, it has failed.
+    /// Somebody else leads. Whether to go there at once.
     pub(super) fn led_by(&mut self, leader: Option<String>) -> bool {
         let sound = |leader: &String| {
             leader.len() <= ADDRESS_BYTES_MAX
                 && leader.parse::<crate::Endpoint>().is_ok_and(|at| !at.is_unusable())
         };
-        let Some(leader) = leader.filter(sound).filter(|leader| *leader != self.current) else {
-            return false;
-        };
+        let there = |leader: &String| *leader != self.current && self.dead.as_ref() != Some(leader);
+        let Some(leader) = leader.filter(sound).filter(there) else { return false };
         if self.hops >= HOPS_MAX {
             return false;
         }
@@ -78,7 +122,8 @@ impl Seek {
 
     /// A leader has let this node in.
     pub(super) fn succeeded(&mut self) {
-        (self.failures, self.hops) = (0, 0);
+        (self.failures, self.stays, self.hops) = (0, 0, 0);
+        self.dead = None;
         // After it is gone, the search begins somewhere else than where everybody else's does.
         if let Some(at) = self.list.iter().position(|address| *address == self.current) {
             self.at = at;

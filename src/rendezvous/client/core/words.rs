@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::copy::NotApplied;
-use super::{Client, LATER_MAX, Output, PROBE_MAX, PROBES_MAX, Phase, REFUSED_WAIT};
-use crate::rendezvous::common::{Change, ClusterId, ROUTES_MAX, Refused, RoutesChange};
+use super::way::Phase;
+use super::{Client, Output, PROBE_MAX, PROBES_MAX};
+use crate::rendezvous::common::{Change, ClusterId, REFUSED_WAIT, ROUTES_MAX, Refused, RoutesChange};
 use crate::rendezvous::words::{Everything, Health, Ping, Pong, Refusal, ToNode, ToServer};
 use crate::router::{Route, RouteChange};
 use crate::{Member, MemberId};
-
-/// The least time after which somebody is asked again who said "later".
-const LATER_MIN: Duration = Duration::from_millis(10);
 
 impl Client {
     /// A word of a server.
@@ -23,15 +21,10 @@ impl Client {
         }
         match word {
             ToNode::NotLeader { term, leader } => {
-                self.handle_not_leader(now, leader.filter(|_| term >= self.term))
+                self.handle_not_leader(now, from, leader.filter(|_| term >= self.term));
             }
             // Who is not this node's leader yet may be of another history, whose terms are not those that this node knows.
-            ToNode::Later { term: _, after } => {
-                self.lose_leader();
-                let at = now + after.clamp(LATER_MIN, LATER_MAX);
-                let until = at + self.config.silence;
-                self.phase = Phase::Asking { server: from, until, again: Some(at) };
-            }
+            ToNode::Later { term: _, after } => self.handle_later(now, from, after),
             ToNode::Welcome { term, cluster, member, changes } if self.accepts(term) => {
                 self.handle_welcome(now, from, cluster, (member, changes));
             }
@@ -123,16 +116,6 @@ impl Client {
         Some(Pong { term: ping.term, number: ping.number })
     }
 
-    fn handle_not_leader(&mut self, now: Instant, leader: Option<String>) {
-        tracing::debug!(server = self.seek.current(), ?leader, "it does not lead");
-        if self.seek.led_by(leader) {
-            self.lose_leader();
-            self.phase = Phase::Waiting { until: now };
-        } else {
-            self.fail(now, Duration::ZERO);
-        }
-    }
-
     fn handle_refused(&mut self, now: Instant, why: Refusal) {
         if self.leaving {
             return self.left(false);
@@ -144,8 +127,9 @@ impl Client {
     }
 
     fn refuse(&mut self, now: Instant, why: String) {
-        if self.refused.as_ref() != Some(&why) {
-            tracing::error!(server = self.seek.current(), why, "the rendezvous does not let this node in");
+        if let Some(unsaid) = self.refusals.note(now, why.clone()) {
+            let server = self.seek.current();
+            tracing::error!(server, why, unsaid, "the rendezvous does not let this node in");
         }
         self.refused = Some(why);
         self.fail(now, REFUSED_WAIT);
@@ -165,6 +149,7 @@ impl Client {
         self.phase = Phase::Following { server: from, term: self.term };
         self.word_at = now;
         self.seek.succeeded();
+        self.put_off = None;
         self.welcomed = Some((cluster, Some(changes)));
         if self.copy.cluster().is_none() {
             self.copy.set_cluster(cluster);

@@ -94,8 +94,10 @@ impl Desk {
             Verdict::Wait(_) => {}
             Verdict::Welcome => self.welcome(state, id),
             Verdict::Refuse(why) => {
-                if why == Refusal::AnotherHistory {
-                    tracing::error!(node = %id, "a node of another cluster's history is refused: {why}");
+                if why == Refusal::AnotherHistory
+                    && let Some(unsaid) = self.strangers.note(now, id)
+                {
+                    tracing::error!(node = %id, unsaid, "a node of another cluster's history is refused: {why}");
                 }
                 self.end_hello(id);
                 self.tell(id, ToNode::Refused { term, why });

@@ -32,6 +32,7 @@ use self::config::{NODES_MAX, TOOLS_MAX};
 use self::feed::Versions;
 use self::node::{Hello, Node};
 use self::table::Table;
+use crate::rendezvous::damp::Damped;
 use crate::rendezvous::judge::{Judge, ProbeId};
 use crate::rendezvous::state::{ClusterId, Op, Outcome, State, Why};
 use crate::rendezvous::words::{Health, Ping, Pong, Refusal, ToNode, ToServer, reign, term_in};
@@ -93,6 +94,10 @@ pub(crate) struct Desk {
     suspending: Option<ViewId>,
     /// Somebody has heard of a leader in this term.
     higher: Option<u64>,
+    /// Nodes of another cluster's history, as the log was told of them.
+    strangers: Damped<MemberId>,
+    /// Who came while it could not speak.
+    put_off: BTreeSet<MemberId>,
 }
 
 impl Desk {
@@ -140,6 +145,8 @@ impl Desk {
             tools: BTreeSet::new(),
             suspending: None,
             higher: None,
+            strangers: Damped::default(),
+            put_off: BTreeSet::new(),
         };
         if state.cluster().is_none() {
             desk.commit.push([(Op::Found { cluster: found }, Concern::Nobody)]);
@@ -186,6 +193,9 @@ impl Desk {
             return;
         };
         self.until = until;
+        // They need not wait for as long as they were told.
+        let put_off = std::mem::take(&mut self.put_off);
+        self.later.extend(put_off.into_iter().map(|id| (id, Duration::ZERO)));
         if self.silent.take().is_some_and(|since| now.duration_since(since) >= self.config.judge.ping()) {
             self.judge = Judge::new(self.config.judge, self.seed, now, self.members.iter().copied());
             self.probes.clear();
@@ -206,8 +216,9 @@ impl Desk {
         message: ToServer,
     ) -> Result<(), Box<ToServer>> {
         if !self.speaks(now) {
-            if self.later.len() < NODES_MAX {
+            if self.put_off.len() < NODES_MAX {
                 self.later.insert(from, self.config.judge.ping());
+                self.put_off.insert(from);
             }
             return Ok(());
         }
@@ -303,6 +314,7 @@ impl Desk {
         }
         self.undecided.remove(&id);
         self.later.remove(&id);
+        self.put_off.remove(&id);
     }
 
     /// A tool wants this; `number` comes back with the answer.

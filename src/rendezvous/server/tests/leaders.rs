@@ -102,6 +102,8 @@ async fn a_leader_without_a_majority_falls_silent_says_so_and_changes_nothing() 
         cluster.close(at).await;
     }
     tokio::time::sleep(Duration::from_millis(600)).await;
+    let stands = cluster.servers[leader].as_ref().unwrap().standing().borrow().clone();
+    assert!(!stands.leads(), "{stands}");
     while node.pings.try_recv().is_ok() {}
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(node.pings.try_recv().is_err(), "no majority, no ping");
@@ -118,7 +120,40 @@ async fn a_leader_without_a_majority_falls_silent_says_so_and_changes_nothing() 
     };
     let Told::Members { members, .. } = ask(Ask::Members).await else { panic!() };
     assert_eq!(members.len(), 1);
+    let Told::Servers(servers) = ask(Ask::Servers).await else { panic!() };
+    assert_eq!(servers.leader, None, "nobody is said to lead who may not speak");
+    assert!(!servers.standing.contains("leads"), "{}", servers.standing);
     let told = ask(Ask::Evict { member: node.id() }).await;
     assert!(matches!(told, Told::Failed(_) | Told::NotLeader { .. }), "{told:?}");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asked_while_nobody_led_is_told_as_soon_as_there_is_a_leader() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let (mut first, mut second) = (Node::start().await, Node::start().await);
+    let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    first.go_to(&cluster.addresses[others[0]]).await;
+    second.go_to(&cluster.addresses[others[1]]).await;
+    cluster.close(leader).await;
+    let gone = cluster.addresses[leader].clone();
+    for node in [&first, &second] {
+        node.hello();
+    }
+    // One of the two is asked by nobody again, and calls its node; the other one sends its node there.
+    let mut called = 0;
+    for node in [&mut first, &mut second] {
+        let next = |_: &Node, word: &ToNode| match word {
+            ToNode::NotLeader { leader: Some(to), .. } if *to != gone => Some(Some(to.clone())),
+            ToNode::Later { .. } => Some(None),
+            _ => None,
+        };
+        match node.until(next).await {
+            Some(to) => assert!(others.iter().any(|at| cluster.addresses[*at] == to)),
+            None => called += 1,
+        }
+    }
+    assert_eq!(called, 1);
     cluster.end().await;
 }

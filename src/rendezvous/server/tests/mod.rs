@@ -22,7 +22,6 @@ pub(super) fn short() -> ServerTimes {
         eviction: millis(1_500),
         probe: millis(200),
         settle: millis(100),
-        gather: millis(500),
         ..ServerTimes::default()
     }
 }

@@ -99,6 +99,10 @@ pub(super) struct Server {
     /// Up to which change the node was told; `None`: it is not welcome.
     fed: Option<u64>,
     hello: Option<(Member, u64)>,
+    /// The node asked it for the leader, and is to be told of the next.
+    asked: bool,
+    /// It says "later" to whoever comes.
+    pub(super) puts_off: bool,
 }
 
 /// The whole of it.
@@ -129,6 +133,8 @@ pub(super) struct World {
     pub(super) part_bytes: usize,
     /// What the leader was told of others.
     pub(super) reports: Vec<(MemberId, Report)>,
+    /// Whom servers that do not lead name, whoever leads.
+    pub(super) named: Option<&'static str>,
 }
 
 impl World {
@@ -137,8 +143,13 @@ impl World {
     }
 
     pub(super) fn with(config: CoreConfig, seed: u64) -> Self {
+        Self::listed(&["a:1", "b:1", "c:1"], config, seed)
+    }
+
+    /// The node knows these of the servers.
+    pub(super) fn listed(list: &[&str], config: CoreConfig, seed: u64) -> Self {
         let now = Instant::now();
-        let servers: Vec<String> = ["a:1", "b:1", "c:1"].map(str::to_owned).to_vec();
+        let servers: Vec<String> = list.iter().map(|one| (*one).to_owned()).collect();
         let me = member(1);
         let server = |number: u128| Server {
             id: member(1_000_000 + number).id,
@@ -148,6 +159,8 @@ impl World {
             applied: 0,
             fed: None,
             hello: None,
+            asked: false,
+            puts_off: false,
         };
         let mut world = Self {
             now,
@@ -171,6 +184,7 @@ impl World {
             left: false,
             part_bytes: 64,
             reports: Vec::new(),
+            named: None,
         };
         world.elect(0);
         world
@@ -185,8 +199,21 @@ impl World {
         self.servers.iter().position(|server| server.up && server.leads == Some(self.term))
     }
 
-    /// This server leads from now on, with all that was decided. Those of before do not know.
+    /// This server leads from now on, with all that was decided. Those of before do not know. Whoever asked is told.
     pub(super) fn elect(&mut self, at: usize) {
+        self.elect_unheard(at);
+        let Some(here) = self.at.filter(|here| std::mem::take(&mut self.servers[*here].asked)) else {
+            return;
+        };
+        let leader = ["a:1", "b:1", "c:1"][at].to_owned();
+        self.back.push_back(match here == at {
+            true => ToNode::Later { term: self.term, after: Duration::ZERO },
+            false => ToNode::NotLeader { term: self.term, leader: Some(leader) },
+        });
+    }
+
+    /// The same, and no other server hears of it.
+    pub(super) fn elect_unheard(&mut self, at: usize) {
         self.term += 1;
         self.servers[at].leads = Some(self.term);
         self.catch_up();
@@ -212,6 +239,7 @@ impl World {
 
     pub(super) fn break_session(&mut self, at: usize) {
         (self.servers[at].fed, self.servers[at].hello) = (None, None);
+        self.servers[at].asked = false;
         if self.at == Some(at) {
             self.at = None;
             self.out.clear();
@@ -387,9 +415,14 @@ impl World {
 
     fn answer(&mut self, at: usize, word: ToServer) -> Vec<ToNode> {
         let leader = self.leader().map(|at| ["a:1", "b:1", "c:1"][at].to_owned());
+        let leader = self.named.map(str::to_owned).or(leader);
+        if self.servers[at].puts_off {
+            return vec![ToNode::Later { term: self.term, after: Duration::from_secs(1) }];
+        }
         let real = self.leader() == Some(at);
         let Some(term) = self.servers[at].leads else {
             let hello = matches!(word, ToServer::Hello { .. });
+            self.servers[at].asked |= hello;
             return if hello { vec![ToNode::NotLeader { term: self.term, leader }] } else { Vec::new() };
         };
         match word {

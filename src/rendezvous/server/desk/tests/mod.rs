@@ -4,6 +4,7 @@ mod asks;
 mod feeds;
 mod hall;
 mod histories;
+mod lapses;
 mod lets_in;
 mod lost;
 mod speaks;
