@@ -4,6 +4,8 @@
 mod admin;
 mod client;
 mod common;
+#[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+pub(crate) mod door;
 #[cfg(feature = "rendezvous")]
 mod judge;
 #[cfg(feature = "rendezvous")]

@@ -3,6 +3,10 @@
 
 mod change;
 mod command;
+#[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+pub(super) mod door;
+#[cfg(any(test, feature = "testing"))]
+mod follower;
 mod leases;
 mod snapshot;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::follower::Follower;
 use super::leases::LEASE_NAME_BYTES_MAX;
 use super::*;
 use crate::Kind;
@@ -211,70 +212,6 @@ fn who_is_further_behind_than_what_is_kept_gets_no_changes() {
     assert!(index > log.state.index - 4);
 }
 
-/// A member's copy: everything once, then changes.
-#[derive(Debug, Default, PartialEq)]
-struct Copy {
-    at: u64,
-    view: Option<ViewId>,
-    members: BTreeMap<MemberId, Member>,
-    routes: BTreeMap<MemberId, BTreeSet<Route>>,
-    leases: BTreeMap<String, (MemberId, Token)>,
-}
-
-impl Copy {
-    fn of(state: &State) -> Self {
-        Self {
-            at: state.index(),
-            view: Some(state.view_id()),
-            members: state.members().map(|member| (member.id, member.clone())).collect(),
-            routes: state
-                .members()
-                .map(|member| (member.id, state.routes_of(member.id).cloned().collect()))
-                .collect(),
-            leases: state.leases().filter_map(|lease| Some((lease.name, lease.holder?))).collect(),
-        }
-    }
-
-    fn follow(&mut self, state: &State) {
-        while let Some((index, bytes)) = state.change_after(self.at) {
-            let change: Change = postcard::from_bytes(&bytes).unwrap();
-            assert_eq!((change.after, change.index), (self.at, index));
-            self.at = index;
-            if let Some(view) = change.view {
-                assert!(Some(view) > self.view, "views only grow");
-                self.view = Some(view);
-            }
-            for (gone, _) in change.left {
-                assert!(self.members.remove(&gone).is_some(), "only who was there leaves");
-                self.routes.remove(&gone);
-            }
-            for member in change.joined {
-                self.routes.insert(member.id, BTreeSet::new());
-                assert!(self.members.insert(member.id, member).is_none(), "only who was not there joins");
-            }
-            for RoutesChange { member, anew, add, remove } in change.routes {
-                let routes = self.routes.get_mut(&member).unwrap();
-                if anew {
-                    routes.clear();
-                }
-                for route in &remove {
-                    routes.remove(route);
-                }
-                routes.extend(add);
-            }
-            for LeaseChange { name, holder } in change.leases {
-                let before = match holder {
-                    Some(holder) => self.leases.insert(name, holder),
-                    None => self.leases.remove(&name),
-                };
-                if let (Some((_, before)), Some((_, after))) = (before, holder) {
-                    assert!(after > before, "tokens only grow");
-                }
-            }
-        }
-    }
-}
-
 fn some_op() -> impl Strategy<Value = Op> {
     let name = || prop_oneof![Just("a".to_owned()), Just("b".to_owned())];
     prop_oneof![
@@ -310,7 +247,7 @@ proptest! {
         let mut log = Log::founded();
         let mut restored = State::default();
         restored.restore(&log.state.snapshot()).unwrap();
-        let (mut early, mut late) = (Copy::of(&log.state), None);
+        let (mut early, mut late) = (Follower::of(&log.state), None);
         let start = starts.index(commands.len());
         let mut tokens: BTreeMap<String, Token> = BTreeMap::new();
         let mut met: BTreeSet<MemberId> = BTreeSet::new();
@@ -326,8 +263,8 @@ proptest! {
                 restored.restore(&log.state.snapshot()).unwrap();
             }
             early.follow(&log.state);
-            prop_assert_eq!(&early, &Copy::of(&log.state));
-            let late = late.get_or_insert_with(|| if at >= start { Copy::of(&log.state) } else { Copy::default() });
+            prop_assert_eq!(&early, &Follower::of(&log.state));
+            let late = late.get_or_insert_with(|| if at >= start { Follower::of(&log.state) } else { Follower::default() });
             if at >= start && late.at > 0 {
                 late.follow(&log.state);
                 prop_assert_eq!(&*late, &early);

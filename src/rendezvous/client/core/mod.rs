@@ -2,6 +2,8 @@
 //! `poll_output`, in its order.
 
 mod copy;
+#[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+pub(crate) mod door;
 mod leases;
 mod reports;
 mod routes;

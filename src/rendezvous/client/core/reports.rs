@@ -50,6 +50,11 @@ impl Reports {
         self.seen.remove(&member);
     }
 
+    #[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+    pub(super) fn len(&self) -> usize {
+        self.seen.len()
+    }
+
     pub(super) fn clear(&mut self) {
         self.seen.clear();
     }

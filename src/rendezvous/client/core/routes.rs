@@ -9,6 +9,8 @@ use crate::router::{Route, RouteChange};
 
 /// Changes that are said and not decided: what a leader may be slow with, and what is said again to the next.
 const UNDER_WAY_MAX: usize = 8;
+/// So many routes more than twice as many as there are may wait to be said; then all are said anew.
+pub(super) const UNSAID_MORE: usize = 1024;
 /// Bytes of routes in one change: below what an entry of the log may have.
 const CHANGE_BYTES_MAX: usize = 16 * 1024;
 /// A route's, beside its key's texts.
@@ -94,6 +96,12 @@ impl OwnRoutes {
     pub(crate) fn registered_routes(&self) -> Option<BTreeSet<Route>> {
         let settled = self.announced == self.registered && self.refused.is_empty() && !self.withdrawn;
         settled.then(|| self.all.clone())
+    }
+
+    /// Routes of which something is to be said, and those that there are.
+    #[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+    pub(super) fn backlog(&self) -> (usize, usize) {
+        (self.unsaid.len(), self.all.len())
     }
 
     /// How many times the routes have changed, as a hello says it.
