@@ -46,6 +46,10 @@ impl Reports {
         self.burst = None;
     }
 
+    pub(super) fn keep(&mut self, stays: impl Fn(MemberId) -> bool) {
+        self.seen.retain(|member, _| stays(*member));
+    }
+
     pub(super) fn forget(&mut self, member: MemberId) {
         self.seen.remove(&member);
     }

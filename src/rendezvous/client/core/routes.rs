@@ -76,6 +76,11 @@ impl OwnRoutes {
                 self.unsaid.insert(route);
             }
         }
+        if self.unsaid.len() > 2 * self.all.len() + UNSAID_MORE {
+            // While no leader listens routes may come and go without end: then it is shorter to say those that there are.
+            self.unsaid = self.all.difference(&self.refused).cloned().collect();
+            self.anew = true;
+        }
         self.settle();
     }
 
@@ -204,7 +209,8 @@ impl OwnRoutes {
             if is { &mut add } else { &mut remove }.push(route);
         }
         let from = if std::mem::take(&mut self.anew) { 0 } else { self.tip };
-        self.last += 1;
+        // A leader that says that it knows the last number of all gets none of them right any more, and breaks nothing.
+        self.last = self.last.saturating_add(1);
         self.tip = self.last;
         let complete = self.unsaid.is_empty().then_some(self.announced);
         let said = Said { from, to: self.last, add, remove, complete };

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::config::{COMMAND_BYTES, NODE_ASKED_MAX, NODES_MAX, OP_BYTES_MAX, WAITING_BYTES_MAX};
+use super::node::Cursor;
 use super::{Desk, DeskConfig, Order, Saying};
 use crate::rendezvous::common::{Change, ClusterId, LeaseOp, Why};
 use crate::rendezvous::door::{Source, member};
@@ -45,10 +46,8 @@ struct Run<'s, 'a> {
     leased: bool,
     proposed: Option<Bytes>,
     fed: BTreeMap<MemberId, Fed>,
-    /// What each said last that it knows.
-    known: BTreeMap<MemberId, Known>,
     blocked: Vec<MemberId>,
-    reign: u64,
+    reigns: BTreeMap<MemberId, u64>,
     orders: u64,
 }
 
@@ -77,9 +76,8 @@ pub(in crate::rendezvous) fn leader(now: Instant, source: &mut Source<'_>) {
         leased: true,
         proposed: None,
         fed: BTreeMap::new(),
-        known: BTreeMap::new(),
         blocked: Vec::new(),
-        reign: 0,
+        reigns: BTreeMap::new(),
         orders: 0,
     };
     run.settle();
@@ -147,9 +145,6 @@ impl Run<'_, '_> {
         let n = u128::from(self.source.u8() % NODES) + 1;
         let from = member(n).id;
         let word = self.word(n);
-        if let ToServer::Hello { known, .. } = &word {
-            self.known.insert(from, *known);
-        }
         if let Err(word) = self.desk.handle_message(self.now, &self.state, from, word) {
             drop(word);
             self.check();
@@ -213,7 +208,7 @@ impl Run<'_, '_> {
             cluster,
             view: Some(view).filter(|_| how & 0x20 == 0),
             index: fed.unwrap_or_else(|| self.source.near(self.state.index())),
-            term: self.source.near(self.reign),
+            term: self.source.near(self.reigns.get(&id).copied().unwrap_or(TERM)),
         };
         ToServer::Hello { member: who, known, changes: self.source.number() }
     }
@@ -291,9 +286,13 @@ impl Run<'_, '_> {
         assert!(!to.is_empty());
         let said = reign_of(what);
         assert_eq!(term_in(said), TERM);
-        assert!(said >= self.reign, "a reign of before");
-        self.reign = said;
         for one in to {
+            // "Later" goes before all else, and nobody looks at its reign.
+            let before = self.reigns.entry(*one).or_default();
+            assert!(said >= *before || matches!(what, ToNode::Later { .. }), "a reign of before: {what:?}");
+            if !matches!(what, ToNode::Later { .. }) {
+                *before = said;
+            }
             assert!(!self.blocked.contains(one) || matches!(what, ToNode::Later { .. }), "it has no room");
             self.take(*one, what);
             if self.source.u8() >= 0xf8 && !self.blocked.contains(one) {
@@ -309,8 +308,11 @@ impl Run<'_, '_> {
         match what {
             ToNode::Welcome { member, .. } => {
                 assert_eq!(member.id, one);
-                let known = self.known.get(&one).map_or(0, |known| known.index);
-                *fed = Fed { at: Some(known), welcomed: true, ..Fed::default() };
+                // Whoever is told everything begins with that.
+                let cursor = self.desk.nodes.get(&one).and_then(|node| Some(node.feed.as_ref()?.cursor));
+                let at = if let Some(Cursor::At(at)) = cursor { Some(at) } else { None };
+                assert!(at.is_none_or(|at| at <= self.state.index()), "a place that is not yet");
+                *fed = Fed { at, welcomed: true, ..Fed::default() };
             }
             ToNode::Everything { part, parts, piece, .. } => {
                 assert!(fed.welcomed && part < parts, "everything to one who is not welcome");
