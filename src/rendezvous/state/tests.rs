@@ -130,6 +130,52 @@ fn a_recovery_keeps_members_and_tells_them_of_a_view_above_all_others() {
 }
 
 #[test]
+fn no_generation_comes_for_which_a_token_has_no_bits() {
+    let mut log = Log::founded();
+    log.apply(&[join(1), acquire(1, "a")]);
+    let first = log.state.leases().next().unwrap().holder.unwrap().1;
+    let seen = ViewId { generation: GENERATION_MAX, number: 1 };
+    assert!(matches!(log.one(Op::Suspend { seen }), Outcome::Refused(Refused::Unsound(_))));
+    let before = log.state.view_id();
+    assert!(matches!(log.one(Op::Recover { above: GENERATION_MAX }), Outcome::Refused(Refused::Full(_))));
+    assert_eq!(log.state.view_id(), before);
+    assert_eq!(log.one(Op::Recover { above: GENERATION_MAX - 1 }), Outcome::Done);
+    assert_eq!(log.state.view_id(), ViewId { generation: GENERATION_MAX, number: 1 });
+    let release = Op::Lease { member: id(1), op: LeaseOp::Release { name: "a".into() } };
+    log.apply(&[release, acquire(1, "a")]);
+    assert!(log.state.leases().next().unwrap().holder.unwrap().1 > first);
+    assert!(matches!(log.one(Op::Recover { above: 0 }), Outcome::Refused(Refused::Full(_))));
+    assert_eq!(log.state.view_id().number, 1, "views never go back");
+}
+
+#[test]
+fn a_snapshot_that_no_state_ever_made_is_refused_and_changes_nothing() {
+    let sound = || {
+        let mut log = Log::founded();
+        log.apply(&[join(1), join(2), acquire(1, "a"), acquire(2, "a")]);
+        log.state
+    };
+    let breaks: [fn(&mut State); 7] = [
+        |state| state.kept.view.number = u64::MAX,
+        |state| state.kept.view.generation = GENERATION_MAX + 1,
+        |state| state.kept.suspended = Some(ViewId { generation: GENERATION_MAX, number: 0 }),
+        |state| state.kept.gone.push_back(id(1)),
+        |state| drop(state.kept.members.remove(&id(2))),
+        |state| state.kept.cluster = None,
+        |state| state.index = u64::MAX,
+    ];
+    for (which, breaks) in breaks.into_iter().enumerate() {
+        let mut broken = sound();
+        breaks(&mut broken);
+        let mut state = sound();
+        let before = state.snapshot();
+        assert!(state.restore(&broken.snapshot()).is_err(), "{which}");
+        assert_eq!(state.snapshot(), before, "{which}");
+        assert_eq!(state.restore(&sound().snapshot()), Ok(()));
+    }
+}
+
+#[test]
 fn a_change_of_routes_counts_once_and_in_its_order() {
     let mut log = Log::founded();
     log.one(join(1));

@@ -54,7 +54,7 @@ impl Reports {
         self.seen.remove(&member);
     }
 
-    #[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+    #[cfg(any(test, all(feature = "rendezvous", feature = "testing")))]
     pub(super) fn len(&self) -> usize {
         self.seen.len()
     }

@@ -104,7 +104,7 @@ impl OwnRoutes {
     }
 
     /// Routes of which something is to be said, and those that there are.
-    #[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+    #[cfg(any(test, all(feature = "rendezvous", feature = "testing")))]
     pub(super) fn backlog(&self) -> (usize, usize) {
         (self.unsaid.len(), self.all.len())
     }
