@@ -11,8 +11,7 @@ mod killing;
 #[path = "rendezvous_lab/known.rs"]
 mod known;
 #[allow(dead_code, reason = "shared with the other lab, which uses more of it")]
-#[path = "lab/network.rs"]
-mod network;
+mod labs;
 #[path = "rendezvous_lab/outage.rs"]
 mod outage;
 #[path = "rendezvous_lab/process.rs"]
@@ -32,9 +31,10 @@ mod worker;
 #[path = "rendezvous_lab/world.rs"]
 mod world;
 
-use report::{Show, short};
+use labs::form::Show;
+use report::{Figures, short};
 
-const SHOWS: [Show; 7] = [
+const SHOWS: [Show<Figures>; 7] = [
     ("known to all", known::known),
     ("killed and frozen", known::killed_and_frozen),
     ("leader killed", killing::leader_killed),
