@@ -42,6 +42,9 @@ struct Run<'s, 'a> {
     tickets: Vec<(String, Ticket)>,
     held: BTreeMap<Ticket, Token>,
     probes: usize,
+    begun: Instant,
+    /// How often it became another member.
+    reborn: u32,
     /// Bytes of parts that were said.
     poured: usize,
     over: bool,
@@ -64,6 +67,8 @@ pub(in crate::rendezvous) fn follower(now: Instant, source: &mut Source<'_>) {
         tickets: Vec::new(),
         held: BTreeMap::new(),
         probes: 0,
+        begun: now,
+        reborn: 0,
         poured: 0,
         over: false,
     };
@@ -396,6 +401,9 @@ impl Run<'_, '_> {
             }
             Output::Reincarnate => {
                 self.next_id += 1;
+                self.reborn += 1;
+                let most = 2 + (self.now - self.begun).as_millis() / super::REBORN_WAIT.as_millis();
+                assert!(u128::from(self.reborn) <= most, "{} times", self.reborn);
                 self.up.clear();
                 self.held.clear();
                 self.client.handle_reborn(self.now, member(self.next_id));

@@ -55,6 +55,9 @@ const UNDECIDED: Duration = Duration::from_secs(5);
 const LATER_MAX: Duration = Duration::from_secs(5);
 /// Who was refused asks again, another server perhaps, at the earliest after this.
 const REFUSED_WAIT: Duration = Duration::from_millis(500);
+/// Who is another member again so soon after the last time waits so long with its hello: whatever a server says, its peers are not to
+/// meet a new one at the pace of words.
+const REBORN_WAIT: Duration = Duration::from_millis(500);
 /// Probes that run at once.
 const PROBES_MAX: usize = 16;
 /// The longest of them, whatever a leader says.
@@ -164,6 +167,8 @@ pub(crate) struct Client {
     hello_at: Instant,
     refused: Option<String>,
     evicted: bool,
+    /// When it could speak first as the member that it is.
+    reborn_at: Option<Instant>,
     leaving: bool,
     probes: usize,
     standing: Standing,
@@ -197,6 +202,7 @@ impl Client {
             hello_at: now,
             refused: None,
             evicted: false,
+            reborn_at: None,
             leaving: false,
             probes: 0,
             standing: Standing::Seeking,
@@ -417,12 +423,15 @@ impl Client {
     pub(crate) fn handle_reborn(&mut self, now: Instant, me: Member) {
         let Phase::Reborn { server } = self.phase else { return };
         self.me = me;
+        self.hellos = 0;
+        let at = self.reborn_at.map_or(now, |before| now.max(before + REBORN_WAIT));
+        self.reborn_at = Some(at);
         match server {
+            Some(server) if at <= now => self.say_hello(now, server),
             Some(server) => {
-                self.hellos = 0;
-                self.say_hello(now, server);
+                self.phase = Phase::Asking { server, until: at + self.config.silence, again: Some(at) };
             }
-            None => self.phase = Phase::Waiting { until: now },
+            None => self.phase = Phase::Waiting { until: at },
         }
     }
 

@@ -18,7 +18,9 @@ const LATER_MIN: Duration = Duration::from_millis(10);
 impl Client {
     /// A word of a server.
     pub(crate) fn handle_word(&mut self, now: Instant, from: MemberId, word: ToNode) {
-        if self.server() != Some(from) {
+        // Before a hello of this member, what comes is for the one that it was.
+        let is_greeted = self.hellos > 0 || self.is_following();
+        if self.server() != Some(from) || !is_greeted {
             return;
         }
         match word {

@@ -1,11 +1,12 @@
 //! What a server says that no honest one would, as the fuzzer found it: it breaks nothing, and nothing of it stays.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::super::copy::NotApplied;
 use super::super::routes::{OwnRoutes, UNSAID_MORE};
 use super::claims::joined;
-use super::world::{World, adds, member, route};
+use super::world::{MS, World, adds, member, route};
 use crate::rendezvous::common::{Change, ClusterId, RoutesChange, Why};
 use crate::rendezvous::words::{Everything, Health, ToNode, ToServer};
 use crate::router::RouteChange;
@@ -178,4 +179,23 @@ fn routes_that_come_and_go_while_nobody_listens_take_no_room() {
     assert_eq!(known, BTreeSet::from([route(1)]));
     let (announced, registered, _) = own.progress();
     assert_eq!(announced, registered);
+}
+
+#[test]
+fn a_server_that_evicts_whoever_comes_makes_two_new_members_a_second_at_most() {
+    let mut world = joined(1);
+    let (at, begin) = (world.at.unwrap(), world.now);
+    let from = world.servers[at].id;
+    while world.now - begin < Duration::from_secs(3) {
+        // Said so often as it likes, whether or not anybody asked.
+        for _ in 0..10 {
+            let term = world.term;
+            world.client.handle_word(world.now, from, ToNode::Evicted { term, why: None });
+            world.drain();
+        }
+        world.now += MS * 20;
+        world.client.handle_timeout(world.now);
+        world.drain();
+    }
+    assert!((3..=8).contains(&world.reborn), "{}", world.reborn);
 }
