@@ -149,7 +149,7 @@ impl Run<'_, '_> {
 
     fn anybody(&mut self) -> MemberId {
         let who = self.source.u8();
-        if who % 8 == 0 { self.client.me.id } else { member(10 + u128::from(who % 8)).id }
+        if who.is_multiple_of(8) { self.client.me.id } else { member(10 + u128::from(who % 8)).id }
     }
 
     fn pass_time(&mut self) {
