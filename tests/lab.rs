@@ -13,8 +13,7 @@ mod cluster;
 mod ends;
 #[path = "lab/holes.rs"]
 mod holes;
-#[path = "lab/network.rs"]
-mod network;
+mod labs;
 #[path = "lab/others.rs"]
 mod others;
 #[path = "lab/process.rs"]
@@ -31,9 +30,10 @@ mod traffic;
 #[path = "lab/worker.rs"]
 mod worker;
 
-use report::{Fault, short};
+use labs::form::Show;
+use report::{Row, short};
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Show<Vec<Row>>; 15] = [
     ("kill and restart", ends::kill_and_restart),
     ("freeze", ends::freeze),
     ("doze", ends::doze),

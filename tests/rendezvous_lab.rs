@@ -11,14 +11,15 @@ mod killing;
 #[path = "rendezvous_lab/known.rs"]
 mod known;
 #[allow(dead_code, reason = "shared with the other lab, which uses more of it")]
-#[path = "lab/network.rs"]
-mod network;
+mod labs;
 #[path = "rendezvous_lab/outage.rs"]
 mod outage;
 #[path = "rendezvous_lab/process.rs"]
 mod process;
 #[path = "rendezvous_lab/report.rs"]
 mod report;
+#[path = "rendezvous_lab/scale.rs"]
+mod scale;
 #[path = "rendezvous_lab/split.rs"]
 mod split;
 #[allow(dead_code, reason = "shared with others, which use more of it")]
@@ -30,15 +31,17 @@ mod worker;
 #[path = "rendezvous_lab/world.rs"]
 mod world;
 
-use report::{Show, short};
+use labs::form::Show;
+use report::{Figures, short};
 
-const SHOWS: [Show; 6] = [
+const SHOWS: [Show<Figures>; 7] = [
     ("known to all", known::known),
     ("killed and frozen", known::killed_and_frozen),
     ("leader killed", killing::leader_killed),
     ("all servers killed", outage::all_servers_killed),
     ("all disks lost", outage::all_disks_lost),
     ("split", split::split),
+    ("scale", scale::scale),
 ];
 
 /// No test: the program that the tests start in other processes.
@@ -84,4 +87,9 @@ fn when_all_disks_are_lost_nodes_keep_their_ids_once_an_operator_says_so() {
 #[test]
 fn after_a_split_one_history_remains() {
     short("split", split::split);
+}
+
+#[test]
+fn a_join_and_a_change_of_routes_cost_one_message_a_node() {
+    short("scale", scale::scale);
 }

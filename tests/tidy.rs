@@ -39,7 +39,8 @@ const DOORS: &str = "fuzzing";
 const SIMULATION: &str = "testing";
 /// What messages carry, and what the router decides, have their doors beside them, where they can see it; the room of the doors sees
 /// them, and no more.
-const OTHER_DOORS: [&str; 2] = ["crate::messenger::doors::", "crate::router::door::"];
+const OTHER_DOORS: [&str; 3] =
+    ["crate::messenger::doors::", "crate::router::door::", "crate::rendezvous::door::"];
 /// Virtual networks and disks, for tests of modules.
 const LAB: [&str; 2] = ["crate::testing::lab", "crate::testing::platter"];
 const CORES: [&str; 4] = ["wire", "session", "link", "peer"];

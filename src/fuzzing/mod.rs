@@ -23,6 +23,30 @@ pub fn router(input: &[u8]) {
     crate::router::door::router(std::time::Instant::now(), input);
 }
 
+/// What nodes, servers and tools of a rendezvous say to each other, and what lies on servers' disks.
+#[cfg(feature = "rendezvous")]
+pub fn rendezvous_words(input: &[u8]) {
+    crate::rendezvous::door::words(input);
+}
+
+/// What the log of a rendezvous decides, by any commands.
+#[cfg(feature = "rendezvous")]
+pub fn rendezvous_state(input: &[u8]) {
+    crate::rendezvous::door::decided(input);
+}
+
+/// A node of a rendezvous whose servers say anything.
+#[cfg(feature = "rendezvous")]
+pub fn rendezvous_client(input: &[u8]) {
+    crate::rendezvous::door::follower(std::time::Instant::now(), input);
+}
+
+/// A leader of a rendezvous whose nodes say anything.
+#[cfg(feature = "rendezvous")]
+pub fn rendezvous_desk(input: &[u8]) {
+    crate::rendezvous::door::leader(std::time::Instant::now(), input);
+}
+
 /// Takes small decisions out of the fuzzer's bytes; zeros when they are over.
 struct Source<'a>(&'a [u8]);
 

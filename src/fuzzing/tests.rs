@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use super::{byte_streams, exchange, frames, hello, peer_pair, records, requests, router, session_ops};
+#[cfg(feature = "rendezvous")]
+use super::{rendezvous_client, rendezvous_desk, rendezvous_state, rendezvous_words};
 
 type Door = fn(&[u8]);
 
-const DOORS: [(&str, Door); 9] = [
+const DOORS: &[(&str, Door)] = &[
     ("hello", hello),
     ("exchange", exchange),
     ("frames", frames),
@@ -16,6 +18,14 @@ const DOORS: [(&str, Door); 9] = [
     ("byte_streams", byte_streams),
     ("requests", requests),
     ("router", router),
+    #[cfg(feature = "rendezvous")]
+    ("rendezvous_words", rendezvous_words),
+    #[cfg(feature = "rendezvous")]
+    ("rendezvous_state", rendezvous_state),
+    #[cfg(feature = "rendezvous")]
+    ("rendezvous_client", rendezvous_client),
+    #[cfg(feature = "rendezvous")]
+    ("rendezvous_desk", rendezvous_desk),
 ];
 
 #[test]
@@ -33,8 +43,7 @@ fn the_doors_hold_on_the_committed_seeds() {
 #[test]
 fn the_doors_hold_on_bytes_of_chance() {
     let only = std::env::var("DOOR").ok();
-    for (name, door) in DOORS.into_iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name))
-    {
+    for &(name, door) in DOORS.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name)) {
         let rounds = if matches!(name, "peer_pair" | "router") { 1000 } else { 2000 };
         for seed in 0..rounds {
             let mut random = fastrand::Rng::with_seed(seed);

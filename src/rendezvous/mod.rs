@@ -5,6 +5,8 @@ mod admin;
 mod client;
 mod common;
 mod damp;
+#[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+pub(crate) mod door;
 #[cfg(feature = "rendezvous")]
 mod judge;
 #[cfg(feature = "rendezvous")]

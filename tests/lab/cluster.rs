@@ -1,13 +1,16 @@
 //! Workers that make a cluster: the test is their membership system, and keeps the books of all of them.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::network::{Network, Tried};
+use crate::labs::books::uneven;
+use crate::labs::form::Form;
+use crate::labs::network::{Network, Tried};
+use crate::labs::process;
 use crate::process::Worker;
-use crate::report::{Form, Row};
+use crate::report::Row;
 use crate::worker::{Job, unix_millis};
 
 const PORT: u16 = 7400;
@@ -137,17 +140,8 @@ impl Cluster {
     }
 
     #[track_caller]
-    pub(crate) fn wait<T>(&mut self, what: &str, mut found: impl FnMut(&mut Self) -> Option<T>) -> T {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            if let Some(it) = found(self) {
-                return it;
-            }
-            if Instant::now() > end {
-                panic!("waited for {what}: {}", self.story());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+    pub(crate) fn wait<T>(&mut self, what: &str, found: impl FnMut(&mut Self) -> Option<T>) -> T {
+        process::until(what, DEADLINE, self, found, Self::story)
     }
 
     /// Waits until each of these was heard by each other after a moment; how long after it the last was.
@@ -249,11 +243,10 @@ impl Cluster {
             for (to, theirs) in between.iter().zip(totals).filter(|(to, _)| *to != from) {
                 for class in 0..3 {
                     let sent = &ours["classes"][class]["sent"][&self.workers[*to].id];
-                    let received = theirs["classes"][class]["from"][&self.workers[*from].id].as_u64();
-                    let [queued, acked] =
-                        ["queued", "acked"].map(|what| sent[what].as_u64().unwrap_or_default());
-                    if queued != acked || acked != received.unwrap_or_default() {
-                        return Some(format!("{from} to {to}, class {class}: {sent}, received {received:?}"));
+                    let received = &theirs["classes"][class]["from"][&self.workers[*from].id];
+                    let uneven = uneven(&format!("{from} to {to}, class {class}"), sent, received);
+                    if uneven.is_some() {
+                        return uneven;
                     }
                 }
             }

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use crate::cluster::{Cluster, last};
-use crate::network::Tried;
-use crate::report::{Form, Row};
+use crate::labs::form::Form;
+use crate::labs::network::Tried;
+use crate::report::Row;
 use crate::worker::unix_millis;
 
 /// Another process starts on the address of one that was killed; the view says so only once it was noticed.
 pub(crate) fn kill_and_restart(form: Form) -> Tried<Vec<Row>> {
     let mut all = Cluster::on_loopback(3, form);
     let address = all.workers[1].address.clone();
-    all.workers[1].process.kill();
+    all.workers[1].teller.process.kill();
     all.told(0, 1, "Disconnected");
     let began = unix_millis();
     let heir = all.add(&address, None);
@@ -39,12 +40,12 @@ pub(crate) fn kill_and_restart(form: Form) -> Tried<Vec<Row>> {
 pub(crate) fn freeze(form: Form) -> Tried<Vec<Row>> {
     let mut all = Cluster::on_loopback(3, form);
     let stopped = unix_millis();
-    all.workers[1].process.signal("STOP");
+    all.workers[1].teller.process.signal("STOP");
     let noticed = all.told(0, 1, "Disconnected") - stopped;
     assert!(noticed <= all.silence_ms(), "{noticed} ms: {}", all.story());
     last(form.pick(all.liveness() / 2, all.liveness() * 2));
     let at = unix_millis();
-    all.workers[1].process.signal("CONT");
+    all.workers[1].teller.process.signal("CONT");
     let took = all.flow_ms(&[0, 1, 2], at);
     assert!(took <= all.redial_ms(), "{took} ms: {}", all.story());
     all.unnoticed(&[0, 2]);
@@ -67,9 +68,9 @@ pub(crate) fn doze(form: Form) -> Tried<Vec<Row>> {
     let links = |all: &mut Cluster| all.workers[0].ask("totals")["peers"][0]["links"].clone();
     let before = links(&mut all);
     for _ in 0..form.pick(2, 3) {
-        all.workers[1].process.signal("STOP");
+        all.workers[1].teller.process.signal("STOP");
         last(all.liveness().mul_f64(0.5));
-        all.workers[1].process.signal("CONT");
+        all.workers[1].teller.process.signal("CONT");
         last(Duration::from_millis(200));
     }
     let at = unix_millis();

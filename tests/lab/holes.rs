@@ -4,8 +4,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, last};
-use crate::network::{Network, Socket, TIME_WAIT, Tried, sockets};
-use crate::report::{Form, Row};
+use crate::labs::form::Form;
+use crate::labs::network::{Network, Socket, TIME_WAIT, Tried, sockets};
+use crate::report::Row;
 use crate::worker::unix_millis;
 
 /// Three members; the second is cut off for a time, by one means, and is whole again afterwards.
@@ -146,7 +147,7 @@ pub(crate) fn flapping(form: Form) -> Tried<Vec<Row>> {
 /// is not dialled again. When it comes back after all it is told.
 pub(crate) fn removal(form: Form) -> Tried<Vec<Row>> {
     let mut all = Cluster::on_hosts(3, 0, form)?;
-    let (pid, address) = (all.workers[0].process.id(), Network::address(1));
+    let (pid, address) = (all.workers[0].teller.process.id(), Network::address(1));
     // TIME-WAIT is the kernel's memory of a connection that ended in order (both dialled at the start, and one was too many):
     // no process has it, and nothing is sent.
     let is_to_it = |socket: &Socket| socket.remote == address && socket.state != TIME_WAIT;

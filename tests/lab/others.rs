@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::cluster::{Cluster, last};
-use crate::network::Tried;
-use crate::report::{Form, Row};
+use crate::labs::form::Form;
+use crate::labs::network::Tried;
+use crate::report::Row;
 use crate::worker::unix_millis;
 
 /// An address moves to another machine, where another process answers; then back; then for good, with a view that says so.

@@ -1,13 +1,13 @@
 //! Worker processes as their test sees them.
 
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::network::Namespace;
-use crate::support::Karere;
+use crate::labs::network::Namespace;
+use crate::labs::process;
+use crate::support::network::Teller;
 use crate::worker::{JOB, Job};
 
 /// Long enough for a busy machine; nothing that works comes near it.
@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// One worker process. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) process: Karere,
+    pub(crate) teller: Teller,
     /// As JSON.
     pub(crate) member: String,
     pub(crate) id: String,
@@ -28,7 +28,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn start(within: Option<&Namespace>, job: &Job) -> Self {
         let exe = std::env::current_exe().unwrap();
-        let mut command = match within {
+        let command = match within {
             Some(namespace) => {
                 let mut command = namespace.enter();
                 command.arg(exe);
@@ -36,11 +36,9 @@ impl Worker {
             }
             None => Command::new(exe),
         };
-        command.env(JOB, serde_json::to_string(job).unwrap());
-        let process =
-            Karere::spawn(command, "--exact worker --nocapture --test-threads=1", &[], Stdio::piped());
+        let teller = process::start(command, JOB, job);
         let mut this =
-            Self { process, member: String::new(), id: String::new(), address: String::new(), mark: 0 };
+            Self { teller, member: String::new(), id: String::new(), address: String::new(), mark: 0 };
         let started = this.wait("its start", |worker| worker.last("started"));
         this.member = text(&started["member"]);
         this.id = text(&started["me"]);
@@ -50,13 +48,7 @@ impl Worker {
 
     /// All lines of one event since the mark.
     pub(crate) fn all(&self, event: &str) -> Vec<Value> {
-        let parse = |said: &[u8], _| {
-            let whole = said.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            let text = String::from_utf8_lossy(&said[self.mark.min(whole)..whole]).into_owned();
-            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            Some(lines.filter(|line| line["event"] == event).collect())
-        };
-        self.process.stdout.wait_for("", parse)
+        self.teller.lines(event, self.mark)
     }
 
     pub(crate) fn last(&self, event: &str) -> Option<Value> {
@@ -65,34 +57,21 @@ impl Worker {
 
     /// Forgets what was said before.
     pub(crate) fn mark(&mut self) {
-        self.mark = self.process.stdout.len();
+        self.mark = self.teller.process.stdout.len();
     }
 
     #[track_caller]
     pub(crate) fn wait<T>(&self, what: &str, mut found: impl FnMut(&Self) -> Option<T>) -> T {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            if let Some(it) = found(self) {
-                return it;
-            }
-            assert!(Instant::now() < end, "waited for {what}\n{}", self.story());
-            thread::sleep(Duration::from_millis(5));
-        }
+        process::until(what, DEADLINE, &mut &*self, |this| found(this), |this| this.story())
     }
 
     /// Its last words.
     pub(crate) fn story(&self) -> String {
-        let tail = |said: &[u8], _| {
-            let text = String::from_utf8_lossy(said).into_owned();
-            let lines: Vec<_> = text.lines().map(|line| format!("  {line:.300}")).collect();
-            Some(lines[lines.len().saturating_sub(25)..].join("\n"))
-        };
-        let errors = self.process.stderr.wait_for("", tail);
-        format!("worker {}:\n{}\n{errors}", self.id, self.process.stdout.wait_for("", tail))
+        process::story(&format!("worker {}", self.id), &self.teller)
     }
 
     pub(crate) fn order(&mut self, order: &str) {
-        self.process.write(format!("{order}\n").as_bytes());
+        self.teller.process.write(format!("{order}\n").as_bytes());
     }
 
     /// Orders what is answered by a line of the same name.

@@ -1,29 +1,8 @@
 //! What is told of a fault: one row of the table.
 
-use std::io::Write;
 use std::sync::Mutex;
 
-use crate::network::{Skip, Tried};
-
-/// The short form of a fault runs with each `cargo test`; the long one has default times, and makes the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    Short,
-    Long,
-}
-
-impl Form {
-    /// Of two durations the one for this form.
-    pub(crate) fn pick<T>(self, short: T, long: T) -> T {
-        match self {
-            Self::Short => short,
-            Self::Long => long,
-        }
-    }
-}
-
-/// A name, and what does it.
-pub(crate) type Fault = (&'static str, fn(Form) -> Tried<Vec<Row>>);
+use crate::labs::form::{self, Form, Show, Tried};
 
 /// One fault: what was done, what the application saw, what came of it.
 #[derive(Clone, Debug, Default)]
@@ -59,10 +38,9 @@ fn tell(name: &str, outcome: Tried<Vec<Row>>) {
             rows.iter().for_each(|row| println!("{}", line(row)));
             told.0.extend(rows);
         }
-        Err(Skip(why)) => {
-            told.1.push(format!("{name}: {why}"));
-            // `println!` would be captured.
-            let _gone = writeln!(std::io::stderr(), "lab: skipped ({} so far): {name}: {why}", told.1.len());
+        Err(skip) => {
+            form::tell_skip("lab", name, &skip);
+            told.1.push(format!("{name}: {}", skip.0));
         }
     }
 }
@@ -87,15 +65,8 @@ fn line(row: &Row) -> String {
 }
 
 /// Runs faults one after the other in their long form and prints the table; fails at the end if any failed.
-pub(crate) fn table(faults: &[Fault]) {
-    let mut failed = Vec::new();
-    let wanted = std::env::var("LAB_ONLY").unwrap_or_default();
-    for (name, fault) in faults.iter().filter(|(name, _)| name.contains(&wanted)) {
-        match std::panic::catch_unwind(|| fault(Form::Long)) {
-            Ok(outcome) => tell(name, outcome),
-            Err(_told_already) => failed.push(*name),
-        }
-    }
+pub(crate) fn table(faults: &[Show<Vec<Row>>]) {
+    let failed = std::panic::catch_unwind(|| form::each(faults, |name, outcome, _| tell(name, outcome)));
     let told = TOLD.lock().unwrap();
     println!(
         "\n| fault | what the application saw | took | promise | lost | twice | out of order | acked | not sent | indeterminate |"
@@ -104,5 +75,8 @@ pub(crate) fn table(faults: &[Fault]) {
     told.0.iter().for_each(|row| println!("{}", line(row)));
     println!("\nskipped: {}", told.1.len());
     told.1.iter().for_each(|skip| println!("- {skip}"));
-    assert!(failed.is_empty(), "failed: {failed:?}");
+    drop(told);
+    if let Err(failed) = failed {
+        std::panic::resume_unwind(failed);
+    }
 }

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::network::{Skip, Tried};
-use crate::report::{Form, Row};
+use crate::labs::form::Form;
+use crate::labs::network::{Skip, Tried};
+use crate::report::Row;
 use crate::support::Karere;
 use crate::worker::say;
 

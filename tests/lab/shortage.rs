@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, last};
-use crate::network::{Tried, has, is_root};
-use crate::report::{Form, Row};
+use crate::labs::form::Form;
+use crate::labs::network::{Tried, has, is_root};
+use crate::report::Row;
 use crate::support::{Karere, bytes};
 use crate::worker::unix_millis;
 
@@ -90,7 +91,7 @@ fn processor_ms(pid: u32) -> u64 {
 pub(crate) fn descriptors(form: Form) -> Tried<Vec<Row>> {
     has("prlimit")?;
     let mut all = Cluster::on_loopback(2, form);
-    let pid = all.workers[0].process.id();
+    let pid = all.workers[0].teller.process.id();
     let limit = |most: usize| {
         let order = format!("prlimit --pid {pid} --nofile={most}:");
         assert!(Command::new("sh").args(["-c", &order]).status().unwrap().success(), "{order}");

@@ -1,11 +1,11 @@
 //! Nodes as their show sees them.
 
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::labs::process;
 use crate::support::network::Teller;
 use crate::worker::{JOB, Job};
 
@@ -23,9 +23,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(mut command: Command, job: &Job) -> Self {
-        command.env(JOB, serde_json::to_string(job).unwrap());
-        let teller = Teller::start(command, "--exact worker --nocapture --test-threads=1");
+    pub(crate) fn start(command: Command, job: &Job) -> Self {
+        let teller = process::start(command, JOB, job);
         let mut this = Self { teller, name: job.name.clone(), said: Vec::new(), read: 0 };
         this.wait("its start", |worker| worker.first("started", 0.0, |_| true));
         this
@@ -70,15 +69,8 @@ impl Worker {
     }
 
     #[track_caller]
-    pub(crate) fn wait<T>(&mut self, what: &str, mut found: impl FnMut(&mut Self) -> Option<T>) -> T {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            if let Some(it) = found(self) {
-                return it;
-            }
-            assert!(Instant::now() < end, "waited for {what}\n{}", self.story());
-            thread::sleep(Duration::from_millis(2));
-        }
+    pub(crate) fn wait<T>(&mut self, what: &str, found: impl FnMut(&mut Self) -> Option<T>) -> T {
+        process::until(what, DEADLINE, self, found, Self::story)
     }
 
     /// When it said this, from a moment on.
@@ -128,14 +120,7 @@ impl Worker {
 
     /// Its last words.
     pub(crate) fn story(&self) -> String {
-        let tail = |said: &[u8], _| {
-            let text = String::from_utf8_lossy(said).into_owned();
-            let lines: Vec<_> = text.lines().map(|line| format!("  {line:.400}")).collect();
-            Some(lines[lines.len().saturating_sub(25)..].join("\n"))
-        };
-        let process = &self.teller.process;
-        let (said, errors) = (process.stdout.wait_for("", tail), process.stderr.wait_for("", tail));
-        format!("node {}:\n{said}\n{errors}", self.name)
+        process::story(&format!("node {}", self.name), &self.teller)
     }
 }
 

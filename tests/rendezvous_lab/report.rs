@@ -1,32 +1,10 @@
 //! What is told of a show: figures, one a line.
 
-use std::io::Write;
-use std::time::Instant;
-
-pub(crate) use crate::network::{Skip, Tried};
-
-/// The short form of a show runs with each `cargo test`, with shorter times of the servers; the long one has their defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    Short,
-    Long,
-}
-
-impl Form {
-    /// Of two values the one for this form.
-    pub(crate) fn pick<T>(self, short: T, long: T) -> T {
-        match self {
-            Self::Short => short,
-            Self::Long => long,
-        }
-    }
-}
+use crate::labs::form;
+pub(crate) use crate::labs::form::{Form, Show, Tried};
 
 /// What was seen.
 pub(crate) type Figures = Vec<String>;
-
-/// A name, and what does it.
-pub(crate) type Show = (&'static str, fn(Form) -> Tried<Figures>);
 
 /// A test in its short form: fails as the show fails, prints a skip also where output is captured.
 pub(crate) fn short(name: &str, show: impl FnOnce(Form) -> Tried<Figures>) {
@@ -39,24 +17,16 @@ fn tell(name: &str, outcome: Tried<Figures>) {
             println!("{name}:");
             figures.iter().for_each(|figure| println!("- {figure}"));
         }
-        // `println!` would be captured.
-        Err(Skip(why)) => drop(writeln!(std::io::stderr(), "rendezvous lab: skipped: {name}: {why}")),
+        Err(skip) => form::tell_skip("rendezvous lab", name, &skip),
     }
 }
 
 /// Runs shows one after the other in their long form; fails at the end if any failed.
-pub(crate) fn all(shows: &[Show]) {
-    let mut failed = Vec::new();
-    let wanted = std::env::var("LAB_ONLY").unwrap_or_default();
-    for (name, show) in shows.iter().filter(|(name, _)| name.contains(&wanted)) {
-        let began = Instant::now();
-        match std::panic::catch_unwind(|| show(Form::Long)) {
-            Ok(outcome) => tell(name, outcome),
-            Err(_told_already) => failed.push(*name),
-        }
-        println!("({:.0} s)\n", began.elapsed().as_secs_f64());
-    }
-    assert!(failed.is_empty(), "failed: {failed:?}");
+pub(crate) fn all(shows: &[Show<Figures>]) {
+    form::each(shows, |name, outcome, took| {
+        tell(name, outcome);
+        println!("({:.0} s)\n", took.as_secs_f64());
+    });
 }
 
 /// Times in milliseconds.

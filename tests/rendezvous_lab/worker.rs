@@ -21,8 +21,6 @@ use crate::traffic::{Heard, Numbered, Sent};
 /// Its environment holds a [`Job`] here.
 pub(crate) const JOB: &str = "KARERE_RENDEZVOUS_LAB_JOB";
 
-/// How often it is looked what has changed: what is told is so much too late at most.
-const LOOK: Duration = Duration::from_millis(1);
 const TRAFFIC: Duration = Duration::from_millis(10);
 const ORDERS_MAX: usize = 64;
 /// Routes that come and go, of one node.
@@ -39,6 +37,8 @@ pub(crate) struct Job {
     pub(crate) name: String,
     /// Messages a second to each other member.
     pub(crate) rate: u64,
+    /// How often it is looked what has changed: what is told is so much too late at most.
+    pub(crate) look_ms: u64,
 }
 
 /// What routes take here.
@@ -165,13 +165,14 @@ pub(crate) async fn run(job: Job) {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     };
-    let (mut looks, mut sends, mut sent_to) = (ticks(LOOK), ticks(TRAFFIC), 0);
+    let look = Duration::from_millis(this.job.look_ms);
+    let (mut looks, mut sends, mut sent_to) = (ticks(look), ticks(TRAFFIC), 0);
     loop {
         tokio::select! {
             biased;
             _ = looks.tick() => this.look(),
             Some(order) = ordered.recv() => if !this.obey(&order).await { break },
-            _ = sends.tick() => {
+            _ = sends.tick(), if this.job.rate > 0 => {
                 // By the clock, so that a late tick sends more. A frozen process does not make up for its sleep.
                 let now = begun.elapsed().as_millis() as u64;
                 this.send(sent_to.max(now.saturating_sub(100)), now);
@@ -308,6 +309,7 @@ impl Worker {
                     silent.into_iter().map(|(from, ms)| (from.to_string(), ms)).collect();
                 say("count", json!({"count": inbox.count, "silent_ms": silent}));
             }
+            "told" => self.say_told(),
             "totals" => self.say_totals("totals"),
             "leave" => {
                 let me = self.messenger.id();
@@ -334,6 +336,17 @@ impl Worker {
                 messenger.send_with_receipt(numbered, to).ok()
             });
         }
+    }
+
+    /// What servers have said: who speaks to it and is no member is one.
+    fn say_told(&self) {
+        let (stats, view) = (self.messenger.stats(), self.messenger.view());
+        let is_server = |peer: MemberId| view.as_ref().is_none_or(|view| !view.contains(peer));
+        let books = stats.peers.iter().filter(|peer| is_server(peer.peer)).map(|peer| peer.books);
+        let (messages, bytes) = books.fold((0, 0), |(messages, bytes), books| {
+            (messages + books.handled, bytes + books.bytes_accepted)
+        });
+        say("told", json!({"messages": messages, "bytes": bytes}));
     }
 
     fn say_totals(&self, event: &str) {

@@ -1,12 +1,13 @@
 //! Servers and nodes of one network, and the books of all of them.
 
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::network::{Network, Tried};
+use crate::labs::books::uneven;
+use crate::labs::network::{Network, Tried};
+use crate::labs::process;
 use crate::process::{Worker, at, holds};
 use crate::report::Form;
 use crate::support::network::{Servers, karere};
@@ -35,6 +36,9 @@ pub(crate) struct World {
     pub(crate) servers: Servers,
     network: Option<Network>,
     started: usize,
+    /// See [`Job`].
+    rate: u64,
+    look_ms: u64,
     _directory: tempfile::TempDir,
 }
 
@@ -43,8 +47,27 @@ impl World {
     pub(crate) fn on_loopback(nodes: usize, form: Form) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let servers = Servers::start(3, directory.path(), &more(&directory, form));
-        let this = Self { nodes: Vec::new(), servers, network: None, started: 0, _directory: directory };
+        Self::new(servers, None, directory).meet(nodes, |_| None)
+    }
+
+    /// The same without messages between nodes, and nodes that look seldom enough for many of them.
+    pub(crate) fn quiet(nodes: usize, form: Form) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let servers = Servers::start(3, directory.path(), &more(&directory, form));
+        let this = Self { rate: 0, look_ms: 5, ..Self::new(servers, None, directory) };
         this.meet(nodes, |_| None)
+    }
+
+    fn new(servers: Servers, network: Option<Network>, directory: tempfile::TempDir) -> Self {
+        Self {
+            nodes: Vec::new(),
+            servers,
+            network,
+            started: 0,
+            rate: RATE,
+            look_ms: 1,
+            _directory: directory,
+        }
     }
 
     /// The same, each on a host of its own: servers on the first three.
@@ -60,9 +83,7 @@ impl World {
         };
         let more = more(&directory, form);
         let servers = Servers::start_at(addresses, directory.path(), &more, Box::new(starts));
-        let this =
-            Self { nodes: Vec::new(), servers, network: Some(network), started: 0, _directory: directory };
-        Ok(this.meet(nodes, |at| Some(3 + at)))
+        Ok(Self::new(servers, Some(network), directory).meet(nodes, |at| Some(3 + at)))
     }
 
     fn meet(mut self, nodes: usize, host: impl Fn(usize) -> Option<usize>) -> Self {
@@ -73,7 +94,9 @@ impl World {
         }
         let all: Vec<usize> = (0..nodes).collect();
         self.wait_until_all_see_all(&all);
-        self.wait_for_traffic(&all);
+        if self.rate > 0 {
+            self.wait_for_traffic(&all);
+        }
         self
     }
 
@@ -90,7 +113,8 @@ impl World {
         };
         self.started += 1;
         let name = format!("node-{}", self.started);
-        Worker::start(command, &Job { rendezvous: self.servers.list(), bind, name, rate: RATE })
+        let (rate, look_ms) = (self.rate, self.look_ms);
+        Worker::start(command, &Job { rendezvous: self.servers.list(), bind, name, rate, look_ms })
     }
 
     pub(crate) fn network(&self) -> &Network {
@@ -98,17 +122,8 @@ impl World {
     }
 
     #[track_caller]
-    pub(crate) fn wait<T>(&mut self, what: &str, mut found: impl FnMut(&mut Self) -> Option<T>) -> T {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            if let Some(it) = found(self) {
-                return it;
-            }
-            if Instant::now() > end {
-                panic!("waited for {what}: {}", self.story());
-            }
-            thread::sleep(Duration::from_millis(3));
-        }
+    pub(crate) fn wait<T>(&mut self, what: &str, found: impl FnMut(&mut Self) -> Option<T>) -> T {
+        process::until(what, DEADLINE, self, found, Self::story)
     }
 
     /// Each of these is a member, and has all of these and nobody else in its view.
@@ -232,21 +247,11 @@ impl World {
 
     pub(crate) fn story(&self) -> String {
         let nodes: Vec<_> = self.nodes.iter().map(Worker::story).collect();
-        let tail = |said: &[u8], _: bool| {
-            let text = String::from_utf8_lossy(said).into_owned();
-            let lines: Vec<_> = text.lines().map(|line| format!("  {line:.300}")).collect();
-            Some(lines[lines.len().saturating_sub(12)..].join("\n"))
-        };
-        let servers =
-            self.servers.running.iter().zip(&self.servers.addresses).map(|(server, address)| match server {
-                Some(server) => {
-                    let process = &server.process;
-                    let (said, errors) =
-                        (process.stdout.wait_for("", tail), process.stderr.wait_for("", tail));
-                    format!("server {address}:\n{said}\n{errors}")
-                }
-                None => format!("server {address}: dead"),
-            });
+        let servers = self.servers.running.iter().zip(&self.servers.addresses);
+        let servers = servers.map(|(server, address)| match server {
+            Some(server) => process::story(&format!("server {address}"), server),
+            None => format!("server {address}: dead"),
+        });
         let servers: Vec<_> = servers.collect();
         format!("\nnow: {}\n{}\n{}", unix_ms(), servers.join("\n"), nodes.join("\n"))
     }
@@ -284,12 +289,12 @@ pub(crate) fn members(view: &Value) -> Vec<String> {
 fn unequal(totals: &[Value]) -> Option<String> {
     for ours in totals {
         for theirs in totals.iter().filter(|theirs| theirs["id"] != ours["id"]) {
-            let sent = &ours["traffic"]["sent"][theirs["id"].as_str().unwrap()];
-            let received =
-                theirs["traffic"]["from"][ours["id"].as_str().unwrap()].as_u64().unwrap_or_default();
-            let [queued, acked] = ["queued", "acked"].map(|what| sent[what].as_u64().unwrap_or_default());
-            if queued != acked || acked != received {
-                return Some(format!("{} to {}: {sent}, received {received}", ours["id"], theirs["id"]));
+            let (from, to) = (&ours["id"], &theirs["id"]);
+            let sent = &ours["traffic"]["sent"][to.as_str().unwrap()];
+            let received = &theirs["traffic"]["from"][from.as_str().unwrap()];
+            let uneven = uneven(&format!("{from} to {to}"), sent, received);
+            if uneven.is_some() {
+                return uneven;
             }
         }
     }

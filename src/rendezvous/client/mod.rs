@@ -11,6 +11,8 @@ mod setup;
 mod shell;
 mod standing;
 
+#[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+pub(super) use self::core::door;
 pub use api::{NotRegistered, Rendezvous};
 pub use join::{JoinBuilder, JoinError, Joined};
 pub use lease::{Lease, LeaseError};

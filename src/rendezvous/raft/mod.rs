@@ -13,6 +13,8 @@
 mod asking;
 mod change;
 mod config;
+#[cfg(any(test, feature = "testing"))]
+pub(super) mod door;
 mod elections;
 mod founding;
 mod house;

@@ -211,3 +211,23 @@ async fn read_body(stream: &mut ByteStream, bytes: u64) -> Result<Bytes, ShipErr
         }
     }
 }
+
+/// A door for the fuzzer: what stands before a snapshot.
+#[cfg(any(test, feature = "testing"))]
+pub(super) mod door {
+    use super::{Head, SNAPSHOT_BYTES_MAX, wire};
+
+    pub(in crate::rendezvous::raft) fn head(bytes: &[u8]) {
+        let Some(head) = crate::rendezvous::door::stable::<Head>(bytes) else { return };
+        let is_sound = wire::is_sound_leader(&head.vote, head.from)
+            && wire::is_sound_snapshot(&head.meta, &head.vote)
+            && head.bytes <= SNAPSHOT_BYTES_MAX;
+        if is_sound {
+            let membership = head.meta.last_membership.membership();
+            assert!(membership.voter_ids().count() > 0, "somebody votes");
+            assert!(
+                head.meta.last_log_id.is_some_and(|last| last.leader_id.term <= head.vote.leader_id().term)
+            );
+        }
+    }
+}

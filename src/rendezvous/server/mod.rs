@@ -18,6 +18,8 @@ mod tests;
 mod times;
 mod tools;
 
+#[cfg(any(test, feature = "testing"))]
+pub(super) use self::desk::door;
 pub use builder::{ServerBuilder, ServerError};
 pub use handle::Server;
 pub use offline::OnlyServer;

@@ -18,8 +18,12 @@ const WAITING_MAX: usize = 256;
 /// A token: generations above, grants below: 2^20 and 2^44 of them. A generation is above all that were seen before it, so a token is
 /// too, also where the log that counts the grants was lost in part.
 const fn token(generation: u64, grants: u64) -> Token {
-    Token(generation << 44 | grants)
+    Token(generation << GRANTS_BITS | grants)
 }
+
+const GRANTS_BITS: u32 = 44;
+const GRANTS_MAX: u64 = 1 << GRANTS_BITS;
+const _: () = assert!(super::GENERATION_MAX < 1 << (u64::BITS - GRANTS_BITS));
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Held {
@@ -123,6 +127,19 @@ impl Leases {
         for name in names {
             self.release(member, &name, generation, changes);
         }
+    }
+
+    /// Whether a snapshot's are such as they can be: held, and waited for, by members.
+    pub(super) fn check(&self, is_member: impl Fn(MemberId) -> bool) -> Result<(), String> {
+        let is_sound = |held: &Held| {
+            is_member(held.by)
+                && held.waiting.len() <= WAITING_MAX
+                && held.waiting.iter().all(|id| is_member(*id))
+        };
+        if self.held.len() > LEASES_MAX || self.grants >= GRANTS_MAX || !self.held.values().all(is_sound) {
+            return Err("snapshot: leases that cannot be".to_owned());
+        }
+        Ok(())
     }
 
     /// All that are held.

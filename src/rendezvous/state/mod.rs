@@ -3,6 +3,10 @@
 
 mod change;
 mod command;
+#[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+pub(super) mod door;
+#[cfg(any(test, feature = "testing"))]
+mod follower;
 mod leases;
 mod snapshot;
 #[cfg(test)]
@@ -29,6 +33,8 @@ pub(crate) const MEMBER_ROUTES_MAX: usize = 262_144;
 pub(crate) const GONE_MAX: usize = 4096;
 /// What a member says of itself, in bytes.
 pub(crate) const MEMBER_BYTES_MAX: usize = 12 * 1024;
+/// The last generation: a fencing token has 20 bits for it. Nothing is believed that is in a higher one, so no recovery comes there.
+pub(crate) const GENERATION_MAX: u64 = (1 << 20) - 1;
 /// What a route's key may have, in bytes, each of identity and partition.
 const KEY_BYTES_MAX: usize = 255;
 
@@ -188,6 +194,11 @@ impl State {
     }
 
     fn suspend(&mut self, seen: ViewId) -> Outcome {
+        if seen.generation >= GENERATION_MAX {
+            return Outcome::Refused(Refused::Unsound(format!(
+                "no generation is left above that of view {seen}"
+            )));
+        }
         if seen <= self.kept.view || self.kept.suspended.is_some_and(|before| before >= seen) {
             return Outcome::Already;
         }
@@ -196,8 +207,12 @@ impl State {
     }
 
     fn recover(&mut self, above: u64, applying: &mut Applying<'_>) -> Outcome {
-        let seen = self.kept.suspended.take().map_or(0, |seen| seen.generation);
+        let seen = self.kept.suspended.map_or(0, |seen| seen.generation);
         let generation = above.max(seen).max(self.kept.view.generation).saturating_add(1);
+        if generation > GENERATION_MAX {
+            return Outcome::Refused(Refused::Full(format!("there are {GENERATION_MAX} generations")));
+        }
+        self.kept.suspended = None;
         // Those of before go on, under a view that is above all that were seen.
         applying.change.view = Some(ViewId { generation, number: 1 });
         Outcome::Done

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::follower::Follower;
 use super::leases::LEASE_NAME_BYTES_MAX;
 use super::*;
 use crate::Kind;
@@ -129,6 +130,52 @@ fn a_recovery_keeps_members_and_tells_them_of_a_view_above_all_others() {
 }
 
 #[test]
+fn no_generation_comes_for_which_a_token_has_no_bits() {
+    let mut log = Log::founded();
+    log.apply(&[join(1), acquire(1, "a")]);
+    let first = log.state.leases().next().unwrap().holder.unwrap().1;
+    let seen = ViewId { generation: GENERATION_MAX, number: 1 };
+    assert!(matches!(log.one(Op::Suspend { seen }), Outcome::Refused(Refused::Unsound(_))));
+    let before = log.state.view_id();
+    assert!(matches!(log.one(Op::Recover { above: GENERATION_MAX }), Outcome::Refused(Refused::Full(_))));
+    assert_eq!(log.state.view_id(), before);
+    assert_eq!(log.one(Op::Recover { above: GENERATION_MAX - 1 }), Outcome::Done);
+    assert_eq!(log.state.view_id(), ViewId { generation: GENERATION_MAX, number: 1 });
+    let release = Op::Lease { member: id(1), op: LeaseOp::Release { name: "a".into() } };
+    log.apply(&[release, acquire(1, "a")]);
+    assert!(log.state.leases().next().unwrap().holder.unwrap().1 > first);
+    assert!(matches!(log.one(Op::Recover { above: 0 }), Outcome::Refused(Refused::Full(_))));
+    assert_eq!(log.state.view_id().number, 1, "views never go back");
+}
+
+#[test]
+fn a_snapshot_that_no_state_ever_made_is_refused_and_changes_nothing() {
+    let sound = || {
+        let mut log = Log::founded();
+        log.apply(&[join(1), join(2), acquire(1, "a"), acquire(2, "a")]);
+        log.state
+    };
+    let breaks: [fn(&mut State); 7] = [
+        |state| state.kept.view.number = u64::MAX,
+        |state| state.kept.view.generation = GENERATION_MAX + 1,
+        |state| state.kept.suspended = Some(ViewId { generation: GENERATION_MAX, number: 0 }),
+        |state| state.kept.gone.push_back(id(1)),
+        |state| drop(state.kept.members.remove(&id(2))),
+        |state| state.kept.cluster = None,
+        |state| state.index = u64::MAX,
+    ];
+    for (which, breaks) in breaks.into_iter().enumerate() {
+        let mut broken = sound();
+        breaks(&mut broken);
+        let mut state = sound();
+        let before = state.snapshot();
+        assert!(state.restore(&broken.snapshot()).is_err(), "{which}");
+        assert_eq!(state.snapshot(), before, "{which}");
+        assert_eq!(state.restore(&sound().snapshot()), Ok(()));
+    }
+}
+
+#[test]
 fn a_change_of_routes_counts_once_and_in_its_order() {
     let mut log = Log::founded();
     log.one(join(1));
@@ -211,70 +258,6 @@ fn who_is_further_behind_than_what_is_kept_gets_no_changes() {
     assert!(index > log.state.index - 4);
 }
 
-/// A member's copy: everything once, then changes.
-#[derive(Debug, Default, PartialEq)]
-struct Copy {
-    at: u64,
-    view: Option<ViewId>,
-    members: BTreeMap<MemberId, Member>,
-    routes: BTreeMap<MemberId, BTreeSet<Route>>,
-    leases: BTreeMap<String, (MemberId, Token)>,
-}
-
-impl Copy {
-    fn of(state: &State) -> Self {
-        Self {
-            at: state.index(),
-            view: Some(state.view_id()),
-            members: state.members().map(|member| (member.id, member.clone())).collect(),
-            routes: state
-                .members()
-                .map(|member| (member.id, state.routes_of(member.id).cloned().collect()))
-                .collect(),
-            leases: state.leases().filter_map(|lease| Some((lease.name, lease.holder?))).collect(),
-        }
-    }
-
-    fn follow(&mut self, state: &State) {
-        while let Some((index, bytes)) = state.change_after(self.at) {
-            let change: Change = postcard::from_bytes(&bytes).unwrap();
-            assert_eq!((change.after, change.index), (self.at, index));
-            self.at = index;
-            if let Some(view) = change.view {
-                assert!(Some(view) > self.view, "views only grow");
-                self.view = Some(view);
-            }
-            for (gone, _) in change.left {
-                assert!(self.members.remove(&gone).is_some(), "only who was there leaves");
-                self.routes.remove(&gone);
-            }
-            for member in change.joined {
-                self.routes.insert(member.id, BTreeSet::new());
-                assert!(self.members.insert(member.id, member).is_none(), "only who was not there joins");
-            }
-            for RoutesChange { member, anew, add, remove } in change.routes {
-                let routes = self.routes.get_mut(&member).unwrap();
-                if anew {
-                    routes.clear();
-                }
-                for route in &remove {
-                    routes.remove(route);
-                }
-                routes.extend(add);
-            }
-            for LeaseChange { name, holder } in change.leases {
-                let before = match holder {
-                    Some(holder) => self.leases.insert(name, holder),
-                    None => self.leases.remove(&name),
-                };
-                if let (Some((_, before)), Some((_, after))) = (before, holder) {
-                    assert!(after > before, "tokens only grow");
-                }
-            }
-        }
-    }
-}
-
 fn some_op() -> impl Strategy<Value = Op> {
     let name = || prop_oneof![Just("a".to_owned()), Just("b".to_owned())];
     prop_oneof![
@@ -310,7 +293,7 @@ proptest! {
         let mut log = Log::founded();
         let mut restored = State::default();
         restored.restore(&log.state.snapshot()).unwrap();
-        let (mut early, mut late) = (Copy::of(&log.state), None);
+        let (mut early, mut late) = (Follower::of(&log.state), None);
         let start = starts.index(commands.len());
         let mut tokens: BTreeMap<String, Token> = BTreeMap::new();
         let mut met: BTreeSet<MemberId> = BTreeSet::new();
@@ -326,8 +309,8 @@ proptest! {
                 restored.restore(&log.state.snapshot()).unwrap();
             }
             early.follow(&log.state);
-            prop_assert_eq!(&early, &Copy::of(&log.state));
-            let late = late.get_or_insert_with(|| if at >= start { Copy::of(&log.state) } else { Copy::default() });
+            prop_assert_eq!(&early, &Follower::of(&log.state));
+            let late = late.get_or_insert_with(|| if at >= start { Follower::of(&log.state) } else { Follower::default() });
             if at >= start && late.at > 0 {
                 late.follow(&log.state);
                 prop_assert_eq!(&*late, &early);

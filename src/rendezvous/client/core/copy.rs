@@ -1,7 +1,7 @@
 //! The copy of what the log decided, as far as this node was told. Each step takes it from one state that the log had to a
 //! later one, or leaves it as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 
@@ -82,6 +82,12 @@ impl Copy {
         &self.leases
     }
 
+    /// Of parts of everything that is not whole yet.
+    #[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+    pub(super) fn parts_bytes(&self) -> usize {
+        self.parts.as_ref().map_or(0, |parts| parts.bytes.len())
+    }
+
     pub(super) fn view(&self) -> View {
         View::new(self.view, self.members.values().cloned())
     }
@@ -152,11 +158,27 @@ impl Copy {
         if self.members.len() + change.joined.len() > MEMBERS_MAX + change.left.len() {
             return Err(NotApplied::Broken("more members than there can be"));
         }
+        self.check_moves(change)?;
         self.index = change.index;
         self.view = change.view.unwrap_or(self.view);
         change.left.iter().for_each(|(id, _)| drop(self.members.remove(id)));
         self.members.extend(change.joined.iter().map(|member| (member.id, member.clone())));
         change.leases.iter().for_each(|lease| self.set_lease(lease));
+        Ok(())
+    }
+
+    /// Only members leave, only others join, each once; routes are of members.
+    fn check_moves(&self, change: &Change) -> Result<(), NotApplied> {
+        let left: BTreeSet<MemberId> = change.left.iter().map(|(id, _)| *id).collect();
+        let joined: BTreeSet<MemberId> = change.joined.iter().map(|member| member.id).collect();
+        let stays = |id: &MemberId| self.members.contains_key(id) && !left.contains(id);
+        let all_once = left.len() == change.left.len() && joined.len() == change.joined.len();
+        if !all_once || !left.iter().all(|id| self.members.contains_key(id)) || joined.iter().any(stays) {
+            return Err(NotApplied::Broken("members that come twice or go without having come"));
+        }
+        if change.routes.iter().any(|routes| !stays(&routes.member) && !joined.contains(&routes.member)) {
+            return Err(NotApplied::Broken("routes of one who is no member"));
+        }
         Ok(())
     }
 
@@ -178,6 +200,10 @@ impl Copy {
 fn check(everything: Everything) -> Result<Everything, NotApplied> {
     if everything.members.len() > MEMBERS_MAX {
         return Err(NotApplied::Broken("more members than there can be"));
+    }
+    let once: BTreeSet<MemberId> = everything.members.iter().map(|(member, _)| member.id).collect();
+    if once.len() < everything.members.len() {
+        return Err(NotApplied::Broken("a member that stands there twice"));
     }
     Ok(everything)
 }

@@ -2,6 +2,8 @@
 //! `poll_output`, in its order.
 
 mod copy;
+#[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+pub(crate) mod door;
 mod leases;
 mod reports;
 mod routes;
@@ -128,6 +130,8 @@ pub(crate) struct Client {
     refused: Option<String>,
     refusals: Damped<String>,
     evicted: bool,
+    /// When it could speak first as the member that it is.
+    reborn_at: Option<Instant>,
     leaving: bool,
     probes: usize,
     standing: Standing,
@@ -163,6 +167,7 @@ impl Client {
             refused: None,
             refusals: Damped::default(),
             evicted: false,
+            reborn_at: None,
             leaving: false,
             probes: 0,
             standing: Standing::Seeking,

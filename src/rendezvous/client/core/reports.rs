@@ -46,8 +46,17 @@ impl Reports {
         self.burst = None;
     }
 
+    pub(super) fn keep(&mut self, stays: impl Fn(MemberId) -> bool) {
+        self.seen.retain(|member, _| stays(*member));
+    }
+
     pub(super) fn forget(&mut self, member: MemberId) {
         self.seen.remove(&member);
+    }
+
+    #[cfg(any(test, all(feature = "rendezvous", feature = "testing")))]
+    pub(super) fn len(&self) -> usize {
+        self.seen.len()
     }
 
     pub(super) fn clear(&mut self) {

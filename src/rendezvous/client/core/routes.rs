@@ -9,6 +9,8 @@ use crate::router::{Route, RouteChange};
 
 /// Changes that are said and not decided: what a leader may be slow with, and what is said again to the next.
 const UNDER_WAY_MAX: usize = 8;
+/// So many routes more than twice as many as there are may wait to be said; then all are said anew.
+pub(super) const UNSAID_MORE: usize = 1024;
 /// Bytes of routes in one change: below what an entry of the log may have.
 const CHANGE_BYTES_MAX: usize = 16 * 1024;
 /// A route's, beside its key's texts.
@@ -74,6 +76,11 @@ impl OwnRoutes {
                 self.unsaid.insert(route);
             }
         }
+        if self.unsaid.len() > 2 * self.all.len() + UNSAID_MORE {
+            // While no leader listens routes may come and go without end: then it is shorter to say those that there are.
+            self.unsaid = self.all.difference(&self.refused).cloned().collect();
+            self.anew = true;
+        }
         self.settle();
     }
 
@@ -94,6 +101,12 @@ impl OwnRoutes {
     pub(crate) fn registered_routes(&self) -> Option<BTreeSet<Route>> {
         let settled = self.announced == self.registered && self.refused.is_empty() && !self.withdrawn;
         settled.then(|| self.all.clone())
+    }
+
+    /// Routes of which something is to be said, and those that there are.
+    #[cfg(any(test, all(feature = "rendezvous", feature = "testing")))]
+    pub(super) fn backlog(&self) -> (usize, usize) {
+        (self.unsaid.len(), self.all.len())
     }
 
     /// How many times the routes have changed, as a hello says it.
@@ -196,7 +209,8 @@ impl OwnRoutes {
             if is { &mut add } else { &mut remove }.push(route);
         }
         let from = if std::mem::take(&mut self.anew) { 0 } else { self.tip };
-        self.last += 1;
+        // A leader that says that it knows the last number of all gets none of them right any more, and breaks nothing.
+        self.last = self.last.saturating_add(1);
         self.tip = self.last;
         let complete = self.unsaid.is_empty().then_some(self.announced);
         let said = Said { from, to: self.last, add, remove, complete };

@@ -87,7 +87,8 @@ impl Client {
         };
         let frozen =
             Some(self.heard + self.config.frozen_after).filter(|at| self.told.is_some() && *at > now);
-        let report = self.reports.poll_timeout(now).filter(|_| self.is_following());
+        // Before, nothing is reported, whatever is due.
+        let report = self.reports.poll_timeout(now).filter(|_| self.is_settled());
         [phase, self.broken_at(), frozen, self.stops_at(), report].into_iter().flatten().min()
     }
 }

@@ -1,6 +1,6 @@
 //! What the node's user, messenger and router want or tell.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::way::Phase;
 use super::{Client, Output, Ticket};
@@ -8,6 +8,10 @@ use crate::rendezvous::common::Refused;
 use crate::rendezvous::words::ToServer;
 use crate::router::RouteChange;
 use crate::{Member, MemberId};
+
+/// Who is another member again so soon after the last time waits so long with its hello: whatever a server says, its peers are not to
+/// meet a new one at the pace of words.
+pub(super) const REBORN_WAIT: Duration = Duration::from_millis(500);
 
 impl Client {
     /// This node's own routes have changed.
@@ -67,12 +71,15 @@ impl Client {
     pub(crate) fn handle_reborn(&mut self, now: Instant, me: Member) {
         let Phase::Reborn { server } = self.phase else { return };
         self.me = me;
+        self.hellos = 0;
+        let at = self.reborn_at.map_or(now, |before| now.max(before + REBORN_WAIT));
+        self.reborn_at = Some(at);
         match server {
+            Some(server) if at <= now => self.say_hello(now, server),
             Some(server) => {
-                self.hellos = 0;
-                self.say_hello(now, server);
+                self.phase = Phase::Asking { server, until: at + self.config.silence, again: Some(at) };
             }
-            None => self.phase = Phase::Waiting { until: now },
+            None => self.phase = Phase::Waiting { until: at },
         }
     }
 

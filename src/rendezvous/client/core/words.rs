@@ -16,7 +16,9 @@ use crate::{Member, MemberId};
 impl Client {
     /// A word of a server.
     pub(crate) fn handle_word(&mut self, now: Instant, from: MemberId, word: ToNode) {
-        if self.server() != Some(from) {
+        // Before a hello of this member, what comes is for the one that it was.
+        let is_greeted = self.hellos > 0 || self.is_following();
+        if self.server() != Some(from) || !is_greeted {
             return;
         }
         match word {
@@ -222,11 +224,19 @@ impl Client {
                 view.generation > newest.generation || (view >= newest && index >= self.copy.index())
             }
         };
+        // Who was evicted comes again in a view that is newer than all it has seen.
+        let goes_on = goes_on && (self.told.is_some() || self.newest.is_none_or(|newest| view > newest));
         if !goes_on {
             let why = format!(
                 "the servers' history ends at view {view}, this node has seen view {newest}: if their disks are lost, say so there: karere rendezvous recover"
             );
             return self.refuse(now, why);
+        }
+        let stays = |(member, _): &(Member, _)| self.copy.members().contains_key(&member.id);
+        let same =
+            everything.members.len() == self.copy.members().len() && everything.members.iter().all(stays);
+        if self.told.is_some() && view <= newest && !same {
+            return self.not_applied(now, from, NotApplied::Broken("other members in the same view"));
         }
         self.copy.become_everything(&everything);
         self.hellos = 0;
@@ -249,6 +259,7 @@ impl Client {
             }
         }
         self.health.retain(|id, _| self.copy.members().contains_key(id));
+        self.reports.keep(|id| self.copy.members().contains_key(&id));
         self.leases.handle_copy(None::<std::iter::Empty<&str>>, &self.copy);
         self.settle_in(now);
     }
@@ -313,7 +324,8 @@ impl Client {
             }
             known.extend(routes.add.iter().take(room).cloned());
         }
-        if !self.copy.members().contains_key(&self.me.id) {
+        let is_newer = self.newest.is_none_or(|newest| self.copy.view_id() > newest);
+        if !is_newer || !self.copy.members().contains_key(&self.me.id) {
             return;
         }
         let there: BTreeSet<MemberId> = self.others().collect();
@@ -350,6 +362,7 @@ impl Client {
         self.reports.clear();
         self.copy.forget();
         self.early.clear();
+        self.health.clear();
         (self.told, self.welcomed, self.me.joined) = (None, None, None);
         self.evicted = true;
         self.refused = None;

@@ -8,6 +8,8 @@
 
 mod directory;
 mod disk;
+#[cfg(any(test, feature = "testing"))]
+pub(super) mod door;
 mod error;
 mod file;
 mod identity;

@@ -45,6 +45,12 @@ impl Commit {
         self.bytes < WAITING_BYTES_MAX
     }
 
+    /// What waits.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn push(&mut self, ops: impl IntoIterator<Item = (Op, Concern)>) {
         let ops: SmallVec<[(Op, Concern); 2]> = ops.into_iter().collect();
         let bytes = ops.iter().map(|(op, _)| op_bytes(op)).sum();

@@ -22,8 +22,6 @@ pub(super) const VERSIONS_MAX: usize = 4;
 pub(super) const HEALTH_KEPT_MAX: usize = 1024;
 /// Tools that wait for an answer.
 pub(super) const TOOLS_MAX: usize = 64;
-/// Views above this generation are not ours: a fencing token has 20 bits for it.
-pub(super) const GENERATION_MAX: u64 = (1 << 20) - 1;
 
 const _: () = assert!(OP_BYTES_MAX > crate::rendezvous::state::MEMBER_BYTES_MAX + 1024, "a join fits");
 

@@ -4,10 +4,10 @@
 use std::time::Instant;
 
 use super::commit::{Concern, op_bytes};
-use super::config::{GENERATION_MAX, OP_BYTES_MAX};
+use super::config::OP_BYTES_MAX;
 use super::node::{Cursor, Feed};
 use super::{Desk, Hello};
-use crate::rendezvous::state::{Op, Refused, State, Why};
+use crate::rendezvous::state::{GENERATION_MAX, Op, Refused, State, Why};
 use crate::rendezvous::words::{Known, Refusal, ToNode, generation_in, term_in};
 use crate::{Member, MemberId, ViewId};
 
@@ -39,8 +39,10 @@ impl Desk {
         known: Known,
     ) {
         let term = self.reign();
-        if let Some(why) = unsound(from, &member, &known) {
+        if let Some(why) = unsound(from, &member, &known, state.view_id()) {
             let why = Refusal::Refused(Refused::Unsound(why));
+            self.nodes.entry(from).or_default();
+            self.end_hello(from);
             return self.tell(from, ToNode::Refused { term, why });
         }
         let ours = known.cluster.is_some() && known.cluster == state.cluster();
@@ -237,13 +239,15 @@ impl Desk {
 }
 
 /// What no honest node says.
-fn unsound(from: MemberId, member: &Member, known: &Known) -> Option<String> {
+fn unsound(from: MemberId, member: &Member, known: &Known, ours: ViewId) -> Option<String> {
     if member.id != from {
         return Some(format!("it says that it is {}, and is {from}", member.id));
     }
     let views = known.view.iter().chain(&member.joined);
-    if let Some(view) = views.into_iter().find(|view| view.generation > GENERATION_MAX) {
-        return Some(format!("view {view} is in a generation above {GENERATION_MAX}"));
+    // Above the last generation no recovery could come: nobody is believed to have seen more of it than we have.
+    let beyond = |view: &&ViewId| view.generation >= GENERATION_MAX && **view > ours;
+    if let Some(view) = views.into_iter().find(beyond) {
+        return Some(format!("view {view} is in a generation above which there is none, {GENERATION_MAX}"));
     }
     let bytes = op_bytes(&Op::Join { member: member.clone(), keep: false });
     (bytes > OP_BYTES_MAX).then(|| format!("what it says of itself has {bytes} bytes"))

@@ -10,6 +10,8 @@
 mod asked;
 mod commit;
 mod config;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod door;
 mod feed;
 mod hello;
 mod node;

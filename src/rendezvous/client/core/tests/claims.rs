@@ -15,7 +15,7 @@ use crate::router::RouteChange;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn joined(seed: u64) -> World {
+pub(super) fn joined(seed: u64) -> World {
     let mut world = World::new(seed);
     world.join_other(50);
     world.run(SECOND);

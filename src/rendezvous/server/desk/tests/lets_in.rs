@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::hall::{Hall, PING, SETTLE, founded, id, member, routes, view};
-use crate::rendezvous::state::{Op, Refused, State, Why, encode};
+use crate::rendezvous::state::{GENERATION_MAX, Op, Refused, State, Why, encode};
 use crate::rendezvous::words::{Known, Refusal, ToNode, ToServer};
 
 #[test]
@@ -229,4 +229,30 @@ fn nonsense_is_refused_with_what_is_wrong_and_leaves_nothing_behind() {
     assert!(wrong(&hall).contains("where it can be reached"));
     assert!(!hall.desk.audience().contains(&id(2)));
     assert_eq!(hall.state.members().len(), 1);
+}
+
+#[test]
+fn who_says_nonsense_is_fed_no_more_until_it_says_something_sound() {
+    let mut hall = Hall::with([1, 2]);
+    let nonsense = ToServer::Hello { member: member(2), known: Known::default(), changes: 0 };
+    hall.hears(1, nonsense);
+    assert!(matches!(hall.refusal(1), Some(Refusal::Refused(Refused::Unsound(_)))));
+    hall.join(3);
+    // The copy of who is fed no more panics at a change; here is nothing after the refusal.
+    assert!(matches!(hall.heard_by(1).last(), Some(ToNode::Refused { .. })));
+    hall.hello(1);
+    assert!(hall.is_current(1));
+}
+
+#[test]
+fn a_view_above_which_no_generation_is_left_stops_nobody() {
+    for (n, seen) in [(3, view(GENERATION_MAX, 1)), (4, view(u64::MAX, u64::MAX))] {
+        let mut hall = Hall::with([1, 2]);
+        let known = Known { cluster: hall.state.cluster(), view: Some(seen), ..Known::default() };
+        hall.hears(n, ToServer::Hello { member: member(n), known, changes: 0 });
+        assert!(matches!(hall.refusal(n), Some(Refusal::Refused(Refused::Unsound(_)))), "{seen}");
+        assert_eq!(hall.state.suspended(), None);
+        hall.join(5);
+        assert!(hall.is_current(1) && hall.is_current(5));
+    }
 }
