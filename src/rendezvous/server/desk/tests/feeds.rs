@@ -33,8 +33,8 @@ fn a_node_without_room_holds_up_nobody_else_and_misses_nothing() {
 
 #[test]
 fn what_answers_a_node_goes_before_what_changed_also_when_another_is_told_of_it_first() {
-    let mut hall = Hall::with([1, 2]);
-    hall.apply(&encode(&[Op::Routes { member: id(1), from: 0, to: 1, add: vec![route(1)], remove: vec![] }]));
+    let mut hall = Hall::with([1, 2, 3]);
+    hall.apply(&encode(&[Op::Routes { member: id(3), from: 0, to: 1, add: vec![route(1)], remove: vec![] }]));
     hall.desk.handle_applied(hall.now, &hall.state);
     hall.hello(2);
     let heard = hall.heard_by(2);

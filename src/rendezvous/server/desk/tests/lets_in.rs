@@ -120,6 +120,10 @@ fn who_was_a_member_and_is_not_is_told_so_and_not_let_in_under_that_id() {
     let commands = hall.commands;
     hall.hello(1);
     assert!(matches!(hall.heard_by(1)[..], [ToNode::Evicted { .. }]), "{:?}", hall.heard_by(1));
+    // Also if it never heard that it was one.
+    hall.said.clear();
+    hall.hears(1, ToServer::Hello { member: member(1), known: Known::default(), changes: 0 });
+    assert!(matches!(hall.heard_by(1)[..], [ToNode::Evicted { .. }]), "{:?}", hall.heard_by(1));
     assert_eq!(hall.commands, commands, "and the log is not asked");
     // Nor one of which nothing is known any more.
     let mut old = member(3);
