@@ -44,7 +44,7 @@ fn the_doors_hold_on_the_committed_seeds() {
 fn the_doors_hold_on_bytes_of_chance() {
     let only = std::env::var("DOOR").ok();
     for &(name, door) in DOORS.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name)) {
-        let rounds = if matches!(name, "peer_pair" | "router") { 1000 } else { 2000 };
+        let rounds = if matches!(name, "peer_pair" | "router" | "rendezvous_state") { 1000 } else { 2000 };
         for seed in 0..rounds {
             let mut random = fastrand::Rng::with_seed(seed);
             let length = random.usize(..1500);
