@@ -72,14 +72,10 @@ impl Client {
         let Phase::Reborn { server } = self.phase else { return };
         self.me = me;
         self.hellos = 0;
-        let at = self.reborn_at.map_or(now, |before| now.max(before + REBORN_WAIT));
-        self.reborn_at = Some(at);
+        self.reborn_at = Some(self.reborn_at.map_or(now, |before| now.max(before + REBORN_WAIT)));
         match server {
-            Some(server) if at <= now => self.say_hello(now, server),
-            Some(server) => {
-                self.phase = Phase::Asking { server, until: at + self.config.silence, again: Some(at) };
-            }
-            None => self.phase = Phase::Waiting { until: at },
+            Some(server) => self.say_hello(now, server),
+            None => self.phase = Phase::Waiting { until: now },
         }
     }
 

@@ -163,7 +163,12 @@ impl Client {
         self.probes = 0;
     }
 
+    /// At once, or as soon as the member that this node is may speak.
     pub(super) fn say_hello(&mut self, now: Instant, server: MemberId) {
+        if let Some(at) = self.reborn_at.filter(|at| *at > now) {
+            self.phase = Phase::Asking { server, until: at + self.config.silence, again: Some(at) };
+            return;
+        }
         let known = Known {
             cluster: self.copy.cluster(),
             view: self.told.is_some().then_some(self.copy.view_id()).or(self.newest),
