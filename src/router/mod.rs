@@ -10,6 +10,7 @@
 //! Of the room's files `core/` decides, without sockets, tasks or clocks; `node`, `host`, `hub`, `carry`, `source` and `tables` carry
 //! it out.
 
+mod asking;
 mod builder;
 mod carry;
 mod content;
@@ -28,11 +29,12 @@ mod timer;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::core::door;
 pub use self::core::{Preference, RouterCounts, Scope};
+pub use asking::{Answering, Asking, FromReply, Reply, Request};
 pub use builder::{DeadLetter, NodeBuilder};
 pub use envelope::{ActorRef, Correlation, TraceContext};
 pub use error::{FlowError, RouteError};
 pub use host::{Actor, Context, Failed, Host, HostBuilder, IntoReplies, Replies};
-pub use hub::{Answering, Asking, Delivery, Direct, FromReply, Hub, Reply, Request, Sending};
+pub use hub::{Delivery, Direct, Hub, Sending};
 pub use key::MessageKey;
 pub use node::Node;
 pub use source::{Route, RouteChange, RouteSource, Routes, StaticList, Views};
