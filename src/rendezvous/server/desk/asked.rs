@@ -63,7 +63,9 @@ impl Desk {
                 self.answered(id);
                 // It came and went unseen, or was gone already: no view says so.
                 if self.leaving.remove(&id).is_some() {
-                    self.nodes.entry(id).or_default().ends = true;
+                    // Also if it has come again meanwhile: that is the last it hears.
+                    self.nodes.entry(id).or_default();
+                    self.end_hello(id);
                     self.tell(id, ToNode::Farewell { term });
                 }
             }
@@ -116,11 +118,11 @@ impl Desk {
     fn tell_joined(&mut self, id: MemberId, refused: Option<Refused>) {
         let term = self.reign();
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        if let Some(hello) = node.hello.as_mut() {
-            hello.joining = false;
-        }
+        // Its hello was answered meanwhile: another leader's word had let it in, or out.
+        let Some(hello) = node.hello.as_mut() else { return };
+        hello.joining = false;
         let Some(refused) = refused else { return };
-        (node.hello, node.ends) = (None, true);
+        (node.hello, node.feed, node.ends) = (None, None, true);
         self.undecided.remove(&id);
         let word = match refused {
             Refused::Gone => ToNode::Evicted { term, why: None },

@@ -184,7 +184,7 @@ impl Desk {
         Verdict::Join { keep: false, replaces: Some(old) }
     }
 
-    fn end_hello(&mut self, id: MemberId) {
+    pub(super) fn end_hello(&mut self, id: MemberId) {
         self.undecided.remove(&id);
         if let Some(node) = self.nodes.get_mut(&id) {
             (node.hello, node.feed, node.ends) = (None, None, true);
