@@ -50,8 +50,11 @@ fn check(index: u64, kept: &Kept) -> Result<(), String> {
     if !members.iter().all(is_sound) || gone.iter().any(|id| members.contains_key(id)) {
         return broken("members that cannot be");
     }
-    if kept.cluster.is_none() && !members.is_empty() {
-        return broken("members without a history");
+    if kept.cluster.is_none() && *kept != Kept::default() {
+        return broken("members, views or leases without a history");
+    }
+    if kept.cluster.is_some() && view.generation == 0 {
+        return broken("a history without a generation");
     }
     kept.leases.check(|id| members.contains_key(&id))
 }
