@@ -12,7 +12,7 @@ use super::super::envelope::{
 use super::super::key::KeyId;
 use super::{
     Answer, BUSY, Core, DONE_DELAY, DONE_MANY, Early, Flow, Held, News, Node, Output, Sent, Source, Told,
-    Work,
+    UNHEARD, UNHEARD_TRIES, Work,
 };
 use crate::{Cause, Lost, MemberId, ViewId};
 
@@ -97,6 +97,28 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
     }
 
+    fn ask_unheard(&mut self, now: Instant, id: MemberId, tries: u32) {
+        self.ask_all(id);
+        if self.config.exchange && tries < UNHEARD_TRIES {
+            let at = now + UNHEARD * (1 << tries);
+            self.asked.insert(id, (at, tries + 1));
+            self.wake_by(at);
+        } else {
+            self.asked.remove(&id);
+        }
+    }
+
+    /// Those that have not answered are asked again.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        let due: Vec<_> = self
+            .asked
+            .iter()
+            .filter(|(_, (at, _))| *at <= now)
+            .map(|(id, (_, tries))| (*id, *tries))
+            .collect();
+        due.into_iter().for_each(|(id, tries)| self.ask_unheard(now, id, tries));
+    }
+
     /// What a node is to be told of this one's routes, by now.
     pub(crate) fn take_news(&mut self, to: MemberId) -> Option<Control> {
         let node = self.nodes.get_mut(&to).filter(|node| node.up && !node.news.is_empty())?;
@@ -121,7 +143,9 @@ impl<B: Body + Clone, T> Core<B, T> {
             self.gone.remove(at);
         }
         // It may never have missed this node, and then tells what it told before only when it is asked.
-        if self.unheard.remove(&id) || gone.is_some() {
+        if self.unheard.contains(&id) {
+            self.ask_unheard(now, id, 0);
+        } else if gone.is_some() {
             self.ask_all(id);
         }
         self.take_early(now, id);
@@ -149,6 +173,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         node.news = News::default();
         let done = std::mem::take(&mut node.done);
         self.owing.remove(&id);
+        self.asked.remove(&id);
         self.drop_idle(id);
         if !done.is_empty() {
             self.control(id, Control::Done(done));
@@ -387,6 +412,8 @@ impl<B: Body + Clone, T> Core<B, T> {
         }
         if all {
             self.table.forget(from);
+            self.unheard.remove(&from);
+            self.asked.remove(&from);
         }
         for (id, host) in remove {
             self.table.unlearn(ActorRef { node: from, host: *host }, *id);

@@ -265,6 +265,7 @@ impl<B: Body + Clone, T> Core<B, T> {
         if self.sweep_at.is_some_and(|at| at <= now) {
             self.sweep(now);
         }
+        self.ask_again(now);
     }
 
     /// What has waited too long.

@@ -46,6 +46,10 @@ const BUSY: Duration = Duration::from_millis(20);
 /// What is done is told after this, or at once when it is much: a quarter of a window.
 const DONE_DELAY: Duration = Duration::from_millis(5);
 const DONE_MANY: usize = lanes::WINDOW / 4;
+/// Who may have told of its routes too early is asked again after this, and then after twice as long, so often: what it answers before it
+/// has heard that this node listens by now is lost as well. Who does not answer at all has no router yet, and will tell by itself.
+const UNHEARD: Duration = Duration::from_millis(250);
+const UNHEARD_TRIES: u32 = 8;
 /// How often what waits is looked through for what has no time left.
 const SWEEP: Duration = Duration::from_millis(50);
 
@@ -153,8 +157,10 @@ pub(crate) struct Core<B, T> {
     early: VecDeque<(MemberId, Vec<Early>)>,
     /// Nodes that were up and are not, the last ones.
     gone: VecDeque<MemberId>,
-    /// Who may have told of its routes before this node listened, and was not up since.
+    /// Who may have told of its routes before this node listened, and has not told them since.
     unheard: BTreeSet<MemberId>,
+    /// Of those, who is up: when it is asked again, and how often it was.
+    asked: BTreeMap<MemberId, (Instant, u32)>,
     /// Nodes with something in `done`.
     owing: BTreeSet<MemberId>,
     done_at: Option<Instant>,
@@ -196,6 +202,7 @@ impl<B: Body + Clone, T> Core<B, T> {
             early: VecDeque::new(),
             gone: VecDeque::new(),
             unheard: BTreeSet::new(),
+            asked: BTreeMap::new(),
             owing: BTreeSet::new(),
             done_at: None,
             retries: VecDeque::new(),
@@ -319,7 +326,8 @@ impl<B: Body + Clone, T> Core<B, T> {
     /// When [`Core::handle_timeout`] is to be called.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let retry = self.retries.front().map(|(at, _)| *at);
-        [self.promises.deadline(), self.discovery.deadline(), self.done_at, self.sweep_at, retry]
+        let asked = self.asked.values().map(|(at, _)| *at).min();
+        [self.promises.deadline(), self.discovery.deadline(), self.done_at, self.sweep_at, retry, asked]
             .into_iter()
             .flatten()
             .min()
