@@ -62,6 +62,9 @@ impl Desk {
         let at = before.as_ref().map_or(now, |before| before.at);
         let gathered = gathered || before.as_ref().is_some_and(|before| before.gathered);
         let joining = before.is_some_and(|before| before.joining);
+        if gathered && member.joined.is_some() {
+            self.gathered = self.gathered.max(known.view);
+        }
         node.hello = Some(Hello { member, known, at, gathered, joining, again: None });
         (node.feed, node.ends) = (None, false);
         self.undecided.insert(from);
@@ -155,7 +158,8 @@ impl Desk {
             return Verdict::Wait(Some(until));
         }
         if hello.member.joined.is_some() {
-            return if hello.gathered {
+            // Who has not seen the last view of before may have been dropped by it, and others would refuse it for ever.
+            return if hello.gathered && hello.known.view >= self.gathered {
                 Verdict::Join { keep: true, replaces: None }
             } else {
                 Verdict::Evict

@@ -67,6 +67,8 @@ pub(crate) struct Desk {
     opens: Instant,
     /// Those of before are collected before this, after a recovery.
     gathers: Option<Instant>,
+    /// The last view of before a recovery that anybody has seen who was gathered.
+    gathered: Option<ViewId>,
     commit: Commit,
     nodes: BTreeMap<MemberId, Node>,
     /// Who is to be told something, each once.
@@ -126,6 +128,7 @@ impl Desk {
             silent: None,
             opens,
             gathers: None,
+            gathered: None,
             commit: Commit::default(),
             nodes: BTreeMap::new(),
             line: VecDeque::new(),
@@ -428,7 +431,7 @@ impl Desk {
     fn handle_view(&mut self, now: Instant, state: &State) {
         let recovered = is_recovered(state.view_id()) && state.view_id().generation > self.view.generation;
         if recovered {
-            self.gathers = Some(now + self.config.gather);
+            (self.gathers, self.gathered) = (Some(now + self.config.gather), None);
         }
         self.view = state.view_id();
         let members: BTreeSet<MemberId> = state.members().map(|member| member.id).collect();

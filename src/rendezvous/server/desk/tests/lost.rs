@@ -64,6 +64,23 @@ fn after_a_recovery_those_of_before_keep_their_places_and_late_ones_come_as_new(
 }
 
 #[test]
+fn who_has_not_seen_the_last_view_of_before_comes_as_new_because_that_may_have_dropped_it() {
+    let mut hall = fresh();
+    hall.hears(1, of_before(1, LOST, view(4, 8)));
+    hall.order(1, Order::Recover);
+    // Whoever comes first.
+    for (n, number) in [(1, 8), (2, 9), (3, 8), (4, 9)] {
+        hall.hears(n, of_before(n, LOST, view(4, number)));
+    }
+    hall.advance(GATHER);
+    let there: Vec<_> = hall.state.members().map(|member| member.id).collect();
+    assert_eq!(there, [id(2), id(4)]);
+    for n in [1, 3] {
+        assert!(matches!(hall.heard_by(n).last(), Some(ToNode::Evicted { .. })), "{:?}", hall.heard_by(n));
+    }
+}
+
+#[test]
 fn places_in_the_log_of_before_a_recovery_are_not_taken_for_those_after_it() {
     let mut hall = Hall::with([1, 2]);
     let before = hall.copy(2).known;
