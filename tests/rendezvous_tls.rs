@@ -174,7 +174,7 @@ async fn only_names_that_may_change_a_cluster_and_the_others_are_told_who_may() 
     ];
     for refusal in refusals {
         let text = refusal.to_string();
-        assert!(matches!(refusal, AdminError::Refused { .. }), "{text}");
+        assert!(matches!(refusal, AdminError::Denied { .. }), "{text}");
         assert!(
             ["`guest`", "ci, ops", "nothing has changed"].iter().all(|part| text.contains(part)),
             "{text}"

@@ -130,6 +130,27 @@ pub(crate) enum ToNode {
     Farewell { term: u64 },
 }
 
+#[cfg(all(feature = "rendezvous", any(test, feature = "testing")))]
+impl ToNode {
+    /// In which it is said.
+    pub(crate) fn reign(&self) -> u64 {
+        match self {
+            Self::NotLeader { term, .. }
+            | Self::Later { term, .. }
+            | Self::Welcome { term, .. }
+            | Self::Refused { term, .. }
+            | Self::Everything { term, .. }
+            | Self::Change { term, .. }
+            | Self::Registered { term, .. }
+            | Self::Health { term, .. }
+            | Self::Probe { term, .. }
+            | Self::Lease { term, .. }
+            | Self::Evicted { term, .. }
+            | Self::Farewell { term } => *term,
+        }
+    }
+}
+
 impl Message for ToNode {
     const KIND: Kind = kind("karere.rendezvous.server");
 }
@@ -261,6 +282,8 @@ pub(crate) enum Told {
     },
     /// It could not be done; the text says what failed, in which state it leaves things, and what to do.
     Failed(String),
+    /// Who asks may not; the text says who may. Nothing has changed.
+    Denied(String),
 }
 
 impl Message for Told {

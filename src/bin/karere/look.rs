@@ -82,11 +82,11 @@ pub(crate) fn failed(error: &AdminError) -> Failure {
                 .tries("more than half of the servers must run and reach each other: `karere rendezvous servers`; if they are lost for good, `karere rendezvous recover --data DIR` on one of those left")
         }
         AdminError::Refused { server, why } => {
+            Failure::new(why.clone()).by(format!("the server at {server}"))
+        }
+        AdminError::Denied { server, why } => {
             let failure = Failure::new(why.clone()).by(format!("the server at {server}"));
-            match why.contains("may not ask this") {
-                true => failure.tries("the certificate of one who may: --name, --tls-cert, --tls-key"),
-                false => failure,
-            }
+            failure.tries("the certificate of one who may: --name, --tls-cert, --tls-key")
         }
         AdminError::Unknown { server, why } => {
             let failure = Failure::new(format!("the server at {server} has not answered: {why}"));

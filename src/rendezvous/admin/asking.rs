@@ -51,6 +51,7 @@ impl Met {
     ) -> Result<Told, AdminError> {
         match messenger.request(ask, self.contact.id(), patience).await {
             Ok(Told::Failed(why)) => Err(AdminError::Refused { server: self.address.clone(), why }),
+            Ok(Told::Denied(why)) => Err(AdminError::Denied { server: self.address.clone(), why }),
             Ok(told) => Ok(told),
             Err(RequestError::NotUnderstood) => Err(self.broken("it does not know the question")),
             Err(error) if error.may_have_been_handled() => {

@@ -24,6 +24,14 @@ pub enum AdminError {
         /// What failed, in which state it leaves things, and what to do.
         why: String,
     },
+    /// The servers do not let who asks do this; the text says who may. Nothing has changed.
+    #[error("{server}: {why}")]
+    Denied {
+        /// Where it is.
+        server: String,
+        /// Who may not, and who may.
+        why: String,
+    },
     /// The server took the order and did not answer: nobody knows whether it was done.
     #[error("{server} has not answered, and may have done it: {why}")]
     Unknown {

@@ -23,7 +23,7 @@ pub(super) async fn answer(office: &Arc<Office>, from: MemberId, ask: Ask) -> To
         && let Some(why) = office.refuses(from)
     {
         tracing::warn!(peer = %from, ?ask, "{why}");
-        return Told::Failed(why);
+        return Told::Denied(why);
     }
     match ask {
         Ask::Network => {

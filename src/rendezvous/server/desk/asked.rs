@@ -14,7 +14,7 @@ impl Desk {
         let node = self.nodes.entry(from).or_default();
         let joining = node.hello.take().is_some_and(|hello| hello.joining);
         if state.member(from).is_none() && !joining {
-            (node.feed, node.ends) = (None, true);
+            self.dismiss(from);
             return self.tell(from, ToNode::Farewell { term });
         }
         self.leaving.insert(from, Why::Left);
@@ -64,8 +64,7 @@ impl Desk {
                 // It came and went unseen, or was gone already: no view says so.
                 if self.leaving.remove(&id).is_some() {
                     // Also if it has come again meanwhile: that is the last it hears.
-                    self.nodes.entry(id).or_default();
-                    self.end_hello(id);
+                    self.dismiss(id);
                     self.tell(id, ToNode::Farewell { term });
                 }
             }
@@ -122,8 +121,7 @@ impl Desk {
         let Some(hello) = node.hello.as_mut() else { return };
         hello.joining = false;
         let Some(refused) = refused else { return };
-        (node.hello, node.feed, node.ends) = (None, None, true);
-        self.undecided.remove(&id);
+        self.dismiss(id);
         let word = match refused {
             Refused::Gone => ToNode::Evicted { term, why: None },
             why => ToNode::Refused { term, why: Refusal::Refused(why) },

@@ -284,7 +284,7 @@ impl Run<'_, '_> {
     fn told(&mut self, Saying { to, what }: &Saying) {
         assert!(self.leased || matches!(what, ToNode::Later { .. }), "outside its lease: {what:?}");
         assert!(!to.is_empty());
-        let said = reign_of(what);
+        let said = what.reign();
         assert_eq!(term_in(said), TERM);
         for one in to {
             // "Later" goes before all else, and nobody looks at its reign.
@@ -364,23 +364,6 @@ impl Run<'_, '_> {
         assert!(desk.undecided.iter().all(|id| desk.nodes.get(id).is_some_and(|node| node.hello.is_some())));
         assert!(desk.probes.len() <= members * members);
         assert!(self.state.view_id() < ViewId { generation: u64::MAX, number: 0 });
-    }
-}
-
-fn reign_of(word: &ToNode) -> u64 {
-    match word {
-        ToNode::NotLeader { term, .. }
-        | ToNode::Later { term, .. }
-        | ToNode::Welcome { term, .. }
-        | ToNode::Refused { term, .. }
-        | ToNode::Everything { term, .. }
-        | ToNode::Change { term, .. }
-        | ToNode::Registered { term, .. }
-        | ToNode::Health { term, .. }
-        | ToNode::Probe { term, .. }
-        | ToNode::Lease { term, .. }
-        | ToNode::Evicted { term, .. }
-        | ToNode::Farewell { term } => *term,
     }
 }
 

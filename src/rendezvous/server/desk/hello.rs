@@ -41,8 +41,7 @@ impl Desk {
         let term = self.reign();
         if let Some(why) = unsound(from, &member, &known, state.view_id()) {
             let why = Refusal::Refused(Refused::Unsound(why));
-            self.nodes.entry(from).or_default();
-            self.end_hello(from);
+            self.dismiss(from);
             return self.tell(from, ToNode::Refused { term, why });
         }
         let ours = known.cluster.is_some() && known.cluster == state.cluster();
@@ -104,11 +103,11 @@ impl Desk {
                 {
                     tracing::error!(node = %id, unsaid, "a node of another cluster's history is refused: {why}");
                 }
-                self.end_hello(id);
+                self.dismiss(id);
                 self.tell(id, ToNode::Refused { term, why });
             }
             Verdict::Evict => {
-                self.end_hello(id);
+                self.dismiss(id);
                 self.tell(id, ToNode::Evicted { term, why: None });
             }
             Verdict::Suspend(seen) => self.suspend(seen, id, state),
@@ -188,11 +187,11 @@ impl Desk {
         Verdict::Join { keep: false, replaces: Some(old) }
     }
 
-    pub(super) fn end_hello(&mut self, id: MemberId) {
+    /// After what it is told now it hears nothing more, until it says hello again.
+    pub(super) fn dismiss(&mut self, id: MemberId) {
         self.undecided.remove(&id);
-        if let Some(node) = self.nodes.get_mut(&id) {
-            (node.hello, node.feed, node.ends) = (None, None, true);
-        }
+        let node = self.nodes.entry(id).or_default();
+        (node.hello, node.feed, node.ends) = (None, None, true);
     }
 
     fn welcome(&mut self, state: &State, id: MemberId) {

@@ -453,9 +453,10 @@ impl Desk {
     /// A member is one no more: that is the last it hears.
     fn tell_left(&mut self, id: MemberId, why: Option<Why>) {
         let term = self.reign();
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        (node.feed, node.hello, node.ends) = (None, None, true);
-        self.undecided.remove(&id);
+        if !self.nodes.contains_key(&id) {
+            return;
+        }
+        self.dismiss(id);
         let word = match why {
             Some(Why::Left) => ToNode::Farewell { term },
             why => ToNode::Evicted { term, why },
@@ -469,9 +470,7 @@ impl Desk {
         let fed: Vec<MemberId> =
             self.nodes.iter().filter(|(_, node)| node.feed.is_some()).map(|(id, _)| *id).collect();
         for id in fed {
-            if let Some(node) = self.nodes.get_mut(&id) {
-                (node.feed, node.ends) = (None, true);
-            }
+            self.dismiss(id);
             let why = Refusal::Refused(crate::rendezvous::state::Refused::NeedsRecovery(seen));
             self.tell(id, ToNode::Refused { term, why });
         }

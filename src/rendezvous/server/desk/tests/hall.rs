@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::rendezvous::judge::JudgeConfig;
 use crate::rendezvous::server::desk::{Desk, DeskConfig, Order, Ordered, Saying};
 use crate::rendezvous::state::{Change, ClusterId, Op, Outcome, State, encode};
-use crate::rendezvous::words::{Everything, Known, Pong, Refusal, ToNode, ToServer};
+use crate::rendezvous::words::{Everything, Known, Pong, Refusal, ToNode, ToServer, term_in};
 use crate::router::{MessageKey, Route};
 use crate::{Kind, Member, MemberId, ViewId};
 
@@ -282,7 +282,7 @@ impl Hall {
 
     fn said_now(&mut self, Saying { to, what }: Saying) {
         assert!(self.leased || matches!(what, ToNode::Later { .. }), "outside its lease: {what:?}");
-        assert_eq!(term_of(&what), TERM);
+        assert_eq!(term_in(what.reign()), TERM);
         assert!(!to.is_empty());
         for one in to {
             match self.full.get_mut(&one) {
@@ -358,23 +358,6 @@ impl Hall {
             Some(ToNode::Refused { why, .. }) => Some(why.clone()),
             _ => None,
         }
-    }
-}
-
-pub(super) fn term_of(word: &ToNode) -> u64 {
-    match word {
-        ToNode::NotLeader { term, .. }
-        | ToNode::Later { term, .. }
-        | ToNode::Welcome { term, .. }
-        | ToNode::Refused { term, .. }
-        | ToNode::Everything { term, .. }
-        | ToNode::Change { term, .. }
-        | ToNode::Registered { term, .. }
-        | ToNode::Health { term, .. }
-        | ToNode::Probe { term, .. }
-        | ToNode::Lease { term, .. }
-        | ToNode::Evicted { term, .. }
-        | ToNode::Farewell { term } => crate::rendezvous::words::term_in(*term),
     }
 }
 
