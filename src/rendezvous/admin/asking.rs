@@ -71,7 +71,7 @@ impl Met {
     }
 }
 
-/// Asks one after the other, each a little later, and takes the first answer.
+/// Asks one after the other, each a little later, and takes the first answer; a refusal is one.
 pub(super) async fn any(
     messenger: &Messenger,
     servers: &[String],
@@ -84,16 +84,16 @@ pub(super) async fn any(
             let tried = |why| (address.clone(), why);
             let met = Met::at(&messenger, &address).await.map_err(tried)?;
             match met.ask(&messenger, &ask, LOOK).await {
-                Ok(told) => Ok((met, told)),
-                // That one is an answer.
-                Err(AdminError::Refused { why, .. }) => Ok((met, Told::Failed(why))),
-                Err(AdminError::Unknown { why, .. } | AdminError::NoServer { why, .. }) => Err(tried(why)),
-                Err(error) => Err(tried(error.to_string())),
+                Ok(told) => Ok(Ok((met, told))),
+                Err(error) => match error.of_one() {
+                    Some(why) => Err(tried(why.to_owned())),
+                    None => Ok(Err(error)),
+                },
             }
         }
     };
     let asked = (0..).zip(servers).map(one);
-    first(asked).await.map_err(|tried| AdminError::Nobody { tried })
+    first(asked).await.unwrap_or_else(|tried| Err(AdminError::Nobody { tried }))
 }
 
 /// The first that ends well; if none does, how each ended.

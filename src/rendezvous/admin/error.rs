@@ -53,6 +53,17 @@ pub enum AdminError {
     Write(String),
 }
 
+impl AdminError {
+    /// Why one server that was asked has not answered; another may. `None`: this is an answer.
+    pub(super) fn of_one(&self) -> Option<&str> {
+        match self {
+            Self::Nobody { tried } | Self::NoLeader { tried } => tried.first().map(|(_, why)| why.as_str()),
+            Self::Unknown { why, .. } | Self::NoServer { why, .. } => Some(why),
+            Self::Refused { .. } | Self::Denied { .. } | Self::Write(_) => None,
+        }
+    }
+}
+
 fn tried_text(tried: &[(String, String)]) -> String {
     tried.iter().map(|(address, why)| format!("{address}: {why}")).collect::<Vec<_>>().join("; ")
 }

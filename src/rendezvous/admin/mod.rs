@@ -154,11 +154,7 @@ impl Admin {
     }
 
     async fn any(&self, ask: Ask) -> Result<(Met, Told), AdminError> {
-        let (met, told) = asking::any(&self.messenger, &self.servers, &ask).await?;
-        match told {
-            Told::Failed(why) => Err(AdminError::Refused { server: met.address, why }),
-            told => Ok((met, told)),
-        }
+        asking::any(&self.messenger, &self.servers, &ask).await
     }
 
     async fn order(&self, ask: Ask, patience: Duration) -> Result<(), AdminError> {

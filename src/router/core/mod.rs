@@ -11,6 +11,7 @@ mod ending;
 mod flow;
 mod hosting;
 mod lanes;
+mod nodes;
 mod owed;
 mod placing;
 mod promises;

@@ -152,3 +152,57 @@ impl<T> Promises<T> {
         self.open.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use smallvec::smallvec;
+
+    use super::*;
+    use crate::MemberId;
+
+    proptest! {
+        /// Against all deadlines in one order.
+        #[test]
+        fn deadlines_come_in_their_order_each_once_and_take_no_more_room_than_twice_what_is_open(
+            steps in prop::collection::vec((0..8_u8, 0..40_u64), 1..600),
+        ) {
+            let start = Instant::now();
+            let at = |millis| start + Duration::from_millis(millis);
+            let flow = Correlation { member: MemberId::from_parts(1, 1), number: 1 };
+            let (mut promises, mut model) = (Promises::default(), BTreeSet::new());
+            for (step, (how, number)) in steps.into_iter().enumerate() {
+                let step = step as u64;
+                match how {
+                    // As long as most, or for some other time.
+                    0..5 => {
+                        let deadline = if how < 4 { step + 500 } else { number * 20 };
+                        let id = promises.open(1, flow, smallvec![KeyId(1)], at(deadline), step).unwrap();
+                        model.insert((deadline, id, step));
+                    }
+                    5 | 6 => {
+                        let which = model.iter().nth(number as usize % model.len().max(1)).copied();
+                        if let Some((deadline, id, token)) = which {
+                            prop_assert_eq!(promises.close(id), Some(token));
+                            model.remove(&(deadline, id, token));
+                        }
+                    }
+                    _ => {
+                        let now = number * 15;
+                        while let Some((_, token)) = promises.expire(at(now)) {
+                            let first = model.pop_first();
+                            prop_assert!(first.is_some_and(|(deadline, _, its)| deadline <= now && its == token));
+                        }
+                        prop_assert!(model.first().is_none_or(|(deadline, ..)| *deadline > now));
+                    }
+                }
+                prop_assert_eq!(promises.deadline(), model.first().map(|(deadline, ..)| at(*deadline)));
+                prop_assert_eq!(promises.len(), model.len());
+                let Deadlines { queue, others, .. } = &promises.deadlines;
+                prop_assert!(queue.len() + others.len() <= 2 * model.len() + ENDED_MIN + 1);
+            }
+        }
+    }
+}

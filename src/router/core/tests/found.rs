@@ -1,9 +1,9 @@
 //! What the simulation found, and what was found on the way to it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::super::super::envelope::{Correlation, Distribution, Failure, ReplyHead, RouteRecord};
-use super::super::{Order, Told};
+use super::super::super::envelope::{Control, Correlation, Distribution, Failure, ReplyHead, RouteRecord};
+use super::super::{Core, CoreConfig, Order, Output, Told};
 use super::net::*;
 use crate::{Cause, Lost};
 
@@ -310,5 +310,42 @@ fn what_is_done_for_a_node_that_was_given_up_by_one_side_only_is_told_it_all_the
         assert_eq!(net.side(1).told.last(), Some(&(7, Told::Handled)));
         assert_eq!(net.side(1).core.under_way(), 0);
         assert!(net.side(2).core.nodes.is_empty());
+    }
+}
+
+/// Whom a node asks for all its routes, without anybody hearing it.
+fn asked(core: &mut Core<Blob, u32>) -> usize {
+    let mut asked = 0;
+    while let Some(output) = core.poll_output() {
+        asked += usize::from(
+            matches!(output, Output::Control { control: Control::Discover(keys), .. } if keys.is_empty()),
+        );
+    }
+    asked
+}
+
+#[test]
+fn who_told_its_routes_before_anybody_listened_is_asked_until_it_tells_them_and_not_for_ever() {
+    let (now, answers) = (Instant::now(), |core: &mut Core<Blob, u32>, now| {
+        core.handle_routes(now, member(2), true, Vec::new(), &[]);
+    });
+    for answered in [None, Some(3)] {
+        let mut core = Core::new(member(1), CoreConfig::default());
+        core.set_unheard([member(2)]);
+        core.handle_node_up(now, member(2));
+        let mut times = asked(&mut core);
+        assert_eq!(times, 1, "at once");
+        while let Some(at) = core.poll_timeout() {
+            core.handle_timeout(at);
+            times += asked(&mut core);
+            if answered == Some(times) {
+                answers(&mut core, at);
+            }
+        }
+        assert_eq!(times, answered.unwrap_or(9));
+        // It comes again.
+        core.handle_node_down(now, member(2));
+        core.handle_node_up(now, member(2));
+        assert_eq!(asked(&mut core), 1, "it was given up, and may not have missed this node");
     }
 }
