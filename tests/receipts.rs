@@ -223,8 +223,11 @@ async fn both_may_leave_at_the_same_time() {
         let start = Instant::now();
         within(secs(5), async { tokio::join!(one.leave(secs(4)), two.leave(secs(4))) }).await;
         assert!(start.elapsed() < secs(4), "nobody waited for the deadline");
-        let (total_one, total_two) = (one.stats().total(), two.stats().total());
-        assert_eq!((total_one.acked, total_two.acked), (100, 100), "{total_one:?} {total_two:?}");
+        // Which goodbye came before the other had begun to leave is chance: then what it had not written is not sent. Nothing
+        // that was written is in doubt.
+        for total in [one.stats().total(), two.stats().total()] {
+            assert_eq!((total.acked + total.not_sent, total.indeterminate), (100, 0), "{total:?}");
+        }
         // What came while this side was leaving may go unhandled, but not out of order.
         for got in [got_one, got_two] {
             let numbers = got.numbers();

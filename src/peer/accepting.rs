@@ -42,6 +42,10 @@ impl Peer {
                 let text = "who begins anew has received nothing";
                 return refuse(&self.with.me, Code::Malformed, text);
             }
+            Same::PeerForgot if self.state == State::Left => {
+                self.depart(None);
+                return refuse(&self.with.me, Code::SessionUnknown, "the session has ended here");
+            }
             Same::PeerForgot => self.restart(),
             Same::Bind | Same::Resume => {}
         }

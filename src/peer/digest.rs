@@ -89,7 +89,8 @@ impl Peer {
         match state {
             State::Open => 0,
             State::Leaving { said } => 1 + u8::from(*said),
-            State::Ended => 3,
+            State::Left => 3,
+            State::Ended => 4,
         }
         .hash(into);
         (seat.view, seat.member.is_some(), seat.gone.map(|gone| gone as u8)).hash(into);

@@ -19,12 +19,16 @@ impl Peer {
     }
 
     pub(super) fn advance_leave(&mut self) {
-        let State::Leaving { said: false } = self.state else { return };
-        if !self.session.is_drained() {
+        let drains = matches!(self.state, State::Leaving { said: false } | State::Left);
+        if !drains || !self.session.is_drained() {
             return;
         }
         if self.live.as_ref().is_some_and(|live| live.parting) {
             self.confirm_goodbye();
+            return;
+        }
+        if self.state == State::Left {
+            // On this link it has not said it yet.
             return;
         }
         let never_met = self.session.peer_epoch().is_none();
@@ -34,28 +38,42 @@ impl Peer {
         }
     }
 
-    /// The peer has said goodbye: it has drained, and sends nothing more. It still acknowledges, until it is confirmed. So who
-    /// leaves itself drains first; otherwise of two that leave at once one would lose what it has just written.
+    /// The peer has said goodbye: it has drained, and sends nothing more. It still acknowledges, until it is confirmed. So what
+    /// was written to it is waited for; what was not ends, but by one who leaves too, which drains. Otherwise nobody would know
+    /// what became of messages that crossed the goodbye.
     pub(super) fn handle_goodbye(&mut self) {
-        let drains = self.state == (State::Leaving { said: false }) && !self.session.is_drained();
+        if self.state == State::Open {
+            self.session.wind_down(Cause::Departed);
+            self.datagrams.take_no_more();
+            self.state = State::Left;
+        }
         match &mut self.live {
-            Some(live) if drains => live.parting = true,
+            Some(live) if !self.session.is_drained() => live.parting = true,
             Some(_) | None => self.confirm_goodbye(),
         }
     }
 
     fn confirm_goodbye(&mut self) {
         let confirmed = Frame::Goodbye { last: Vec::new(), confirmed: true };
-        self.gone = Some(Gone::Departed);
-        self.finish(Cause::Departed, Some(self.encode(&confirmed)));
+        self.depart(Some(self.encode(&confirmed)));
     }
 
-    /// Whether this session is over when the peer says that it has ended there: only the peer's reason held it; or this
-    /// side leaves, and nothing is outstanding, or the peer had said goodbye, so that it takes nothing in another session.
-    pub(super) fn ends_with_the_other(&self) -> bool {
-        let parting = self.live.as_ref().is_some_and(|live| live.parting);
+    /// The peer has said goodbye, and this is the end.
+    pub(super) fn depart(&mut self, farewell: Option<Bytes>) {
+        self.gone = Some(Gone::Departed);
+        self.finish(Cause::Departed, farewell);
+    }
+
+    /// The peer says that this session has ended there. It is over here too if only the peer's reason held it, if the peer had said
+    /// goodbye, so that it takes nothing in another session, or if this side leaves with nothing outstanding. Tells whether it is.
+    pub(super) fn end_with_the_other(&mut self) -> bool {
         let leaving = matches!(self.state, State::Leaving { .. });
-        self.reasons.is_passive() || leaving && (parting || self.session.is_drained())
+        if self.state == State::Left || self.live.as_ref().is_some_and(|live| live.parting) {
+            self.depart(None);
+        } else if self.reasons.is_passive() || leaving && self.session.is_drained() {
+            self.end(Cause::Departed);
+        }
+        self.state == State::Ended
     }
 
     /// Ends the session now: what was written is indeterminate, the rest not sent, nothing is dialled again.

@@ -101,12 +101,10 @@ impl Peer {
                 self.handle_joined(now, joined);
                 Ok(())
             }
-            // The session has ended there.
-            Frame::Close { code: Code::Closing, .. } if self.ends_with_the_other() => {
-                self.end(Cause::Departed);
-                Ok(())
-            }
             Frame::Close { code, text } => {
+                if code == Code::Closing && self.end_with_the_other() {
+                    return Ok(());
+                }
                 self.close_live(now, LinkEnd::Closed(code, text), None);
                 Ok(())
             }
@@ -193,14 +191,20 @@ impl Peer {
     }
 
     pub(super) fn close_live(&mut self, now: Instant, end: LinkEnd, code: Option<Code>) {
-        let Some(live) = self.live.take() else { return };
+        let Some(live) = &self.live else { return };
+        let link = live.link.id();
         let text = match &end {
             LinkEnd::Protocol(error) => error.to_string(),
             LinkEnd::NotInView => "no view here includes you".to_owned(),
             _ => String::new(),
         };
         let farewell = code.map(|code| self.encode(&Frame::Close { code, text }));
-        self.outputs.push_back(PeerOutput::Close { link: live.link.id(), farewell });
+        if self.state == State::Left && end != LinkEnd::Superseded {
+            self.depart(farewell);
+            return;
+        }
+        self.live = None;
+        self.outputs.push_back(PeerOutput::Close { link, farewell });
         self.session.handle_link_down();
         self.forget_best_effort();
         self.control.clear();

@@ -187,7 +187,7 @@ struct Live {
     rank: Rank,
     types_heard: bool,
     usage: Usage,
-    /// The peer has said goodbye on it, and waits until this side, which leaves too, has drained.
+    /// The peer has said goodbye on it, and waits until this side has drained.
     parting: bool,
 }
 
@@ -198,6 +198,8 @@ enum State {
     Leaving {
         said: bool,
     },
+    /// The peer leaves, and this side does not: only what was written is waited for, on this link.
+    Left,
     Ended,
 }
 

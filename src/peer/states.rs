@@ -102,7 +102,7 @@ impl Peer {
             _ => false,
         };
         let states = [
-            (Doing::Draining, matches!(self.state, State::Leaving { .. }) && under_way),
+            (Doing::Draining, matches!(self.state, State::Leaving { .. } | State::Left) && under_way),
             (Doing::Leased, !linked && self.reasons.is_passive()),
             (Doing::Quarantining, session.quarantined),
             (Doing::Unknown, standing == Standing::Unknown),

@@ -31,6 +31,23 @@ impl Session {
         debug_assert!(self.is_drained());
     }
 
+    /// The peer takes no more than what is on its way to it: nothing is taken here any more, and what was not written ends. The
+    /// rest of a message whose head was written goes on.
+    pub(crate) fn wind_down(&mut self, cause: Cause) {
+        self.intake.lock().close(cause);
+        let lost = Lost::NotSent(cause);
+        let mut begun = Vec::new();
+        for at in 0..self.outboxes.len() {
+            let Some(outbox) = self.outboxes.get_mut(at) else { continue };
+            let stream = outbox.stream;
+            let (freed, rest_in_intake) = outbox.purge_unbegun(lost);
+            self.ended(freed, |accounts| &mut accounts.not_sent);
+            begun.extend(rest_in_intake.then_some(stream));
+        }
+        let dropped = self.intake.lock().purge_behind(lost, |_| true, |stream| begun.contains(&stream));
+        self.accounts.not_sent += dropped;
+    }
+
     fn drop_written(&mut self, cause: Cause) {
         for at in 0..self.outboxes.len() {
             let Some(outbox) = self.outboxes.get_mut(at) else { continue };

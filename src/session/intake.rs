@@ -317,10 +317,22 @@ impl Intake {
 
     /// Drops what waits: of one protocol's streams, or all. Each message ends as `lost` says.
     pub(crate) fn purge(&mut self, lost: Lost, which: impl Fn(StreamId) -> bool) -> u64 {
+        self.purge_behind(lost, which, |_| false)
+    }
+
+    /// As [`Intake::purge`], but where `begun` says so the rest of a message whose head was written stays.
+    pub(crate) fn purge_behind(
+        &mut self,
+        lost: Lost,
+        which: impl Fn(StreamId) -> bool,
+        begun: impl Fn(StreamId) -> bool,
+    ) -> u64 {
         let mut messages = 0;
         self.forget_terms(&which);
         for lane in self.lanes.iter_mut().filter(|lane| which(lane.stream)) {
-            for batch in lane.queue.drain(..) {
+            let rest = lane.queue.iter().take_while(|batch| !batch.starts_message()).count();
+            let stays = if begun(lane.stream) { rest } else { 0 };
+            for batch in lane.queue.drain(stays..) {
                 self.account.give_back(batch.charge());
                 messages += u64::from(batch.messages());
                 batch.into_tickets().for_each(|ticket| ticket.lost(lost));

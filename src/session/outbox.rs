@@ -302,6 +302,18 @@ impl Outbox {
         freed
     }
 
+    /// Drops what was never written, but for the rest of a message whose head was. Tells whether that may be in the intake still.
+    pub(crate) fn purge_unbegun(&mut self, lost: Lost) -> (Freed, bool) {
+        let rest = self.queue.iter().take_while(|batch| !batch.starts_message()).count();
+        let begun = if self.in_message { rest } else { 0 };
+        let rest_in_intake = self.in_message && begun == self.queue.len();
+        let mut later = self.queue.split_off(begun);
+        std::mem::swap(&mut later, &mut self.queue);
+        let freed = self.purge(lost);
+        self.queue = later;
+        (freed, rest_in_intake)
+    }
+
     /// What is charged for what is here; nothing that may be dropped is, but while it is being written.
     #[cfg(test)]
     pub(crate) fn check_charge(&self) -> usize {

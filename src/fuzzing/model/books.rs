@@ -35,7 +35,7 @@ pub enum Fault {
     Admission,
     /// More was acknowledged, or said in a hello to have come, than was delivered.
     Claim,
-    /// A message of one who leaves was lost, though nothing broke and nobody ran out of time.
+    /// A message of one who leaves was lost, or one is in doubt, though nothing broke and nobody ran out of time.
     Leave,
     /// Something but a last word was written to a member that is removed; or it was dialled.
     Removed,
@@ -262,7 +262,8 @@ impl World {
         storms.into_iter().for_each(|what| self.fault(Fault::Storm, what));
     }
 
-    /// What became of messages by the last action. Who leaves loses none of them by the other's leaving at the same time.
+    /// What became of messages by the last action. Who leaves loses none of them by the other's leaving at the same time; of who
+    /// stays none is in doubt.
     pub(super) fn note_ends(&mut self) {
         let mut found = Vec::new();
         let sound = self.is_sound();
@@ -270,8 +271,13 @@ impl World {
             let Some(end) = message.receipt.now().filter(|_| !message.ended) else { continue };
             message.ended = true;
             let side = &self.sides[side_of(message.from)];
-            if sound && end.is_err() && side.id() == message.from && side.life != Life::Running {
-                found.push(format!("message {tag:#x} of one who leaves ended so: {end:?}"));
+            let lost = match end {
+                Ok(()) => false,
+                Err(Lost::NotSent(_)) => side.life != Life::Running,
+                Err(Lost::Indeterminate(_)) => true,
+            };
+            if sound && lost && side.id() == message.from {
+                found.push(format!("message {tag:#x} ended so, beside a goodbye: {end:?}"));
             }
         }
         found.into_iter().for_each(|what| self.fault(Fault::Leave, what));

@@ -194,6 +194,95 @@ fn r20_who_leaves_too_loses_nothing_by_the_goodbye_of_one_who_has_drained() {
 }
 
 #[test]
+fn r20_what_crosses_a_goodbye_is_not_in_doubt_and_what_was_not_written_is_not_sent() {
+    for stays in [A, B] {
+        let mut pair = Pair::linked();
+        pair.sides[1 - stays].slow = true;
+        // Credit is used up in the middle of the second.
+        let first = pair.send(stays, 170_000);
+        let large = pair.send(stays, 170_000);
+        pair.run(Duration::from_millis(100));
+        let waits = pair.send(stays, 10);
+        assert_eq!((pair.end_of(large), pair.end_of(waits)), (None, None));
+        leave(&mut pair, 1 - stays);
+        pair.run(Duration::from_millis(100));
+        let departed = Lost::NotSent(Cause::Departed);
+        assert_eq!(pair.end_of(waits), Some(Err(departed)), "at once");
+        assert_eq!(pair.send_on(stays, NORMAL, 1), None, "no new messages");
+        assert!(pair.has_peer(stays), "the rest of what was begun goes on");
+        pair.sides[1 - stays].slow = false;
+        pair.settle();
+        assert_eq!((pair.end_of(first), pair.end_of(large)), (Some(Ok(())), Some(Ok(()))));
+        assert!(!pair.has_peer(A) && !pair.has_peer(B));
+        assert_eq!(pair.sides[stays].overs, [Cause::Departed]);
+        assert_eq!(pair.sides[1 - stays].tags(), [first, large]);
+        pair.run(SECOND * 20);
+        assert_eq!(pair.conns.len(), 1, "nothing after it");
+    }
+}
+
+#[test]
+fn r20_who_stays_is_not_held_by_a_break_anywhere_while_the_other_leaves() {
+    let crossing = |pair: &mut Pair| {
+        pair.add_contact(B);
+        pair.send(A, 10);
+        leave(pair, B);
+    };
+    let before = Pair::linked().conns[0].carried;
+    let said = {
+        let mut pair = Pair::linked();
+        crossing(&mut pair);
+        pair.settle();
+        pair.check_ends(true);
+        pair.conns[0].carried
+    };
+    for told in [Told::Both, Told::Nobody, Told::Only(A), Told::Only(B)] {
+        for bytes in before..=said {
+            let mut pair = Pair::linked();
+            pair.conns[0].set_fate(Fate::Break { bytes, told });
+            crossing(&mut pair);
+            let gone = |pair: &Pair| !pair.has_peer(A) && !pair.has_peer(B);
+            pair.run_until((LIVENESS + SECOND) * 2, "both are over", gone);
+            pair.check_ends(false);
+            pair.run(SECOND * 10);
+            assert!(pair.conns.len() <= 3 && gone(&pair), "after {bytes}");
+        }
+    }
+}
+
+/// It stays, one of its messages is not acknowledged, and the other says goodbye.
+fn is_left_while_it_waits() -> (Solo, LinkId, Receipt) {
+    let mut solo = Solo::contact();
+    let link = solo.link();
+    solo.types(link);
+    let receipt = solo.send();
+    solo.write();
+    solo.frame(link, Frame::Goodbye { last: Vec::new(), confirmed: false });
+    assert!(!solo.peer.is_over() && receipt.now().is_none());
+    assert_eq!(solo.write(), [], "no confirmation yet");
+    (solo, link, receipt)
+}
+
+#[test]
+fn r20_who_is_left_waits_on_this_link_only_and_not_behind_the_others_end() {
+    let in_doubt = Some(Err(Lost::Indeterminate(Cause::Departed)));
+    let (mut solo, link, receipt) = is_left_while_it_waits();
+    solo.frame(link, Frame::Close { code: Code::Closing, text: String::new() });
+    assert!(solo.peer.is_over());
+    assert_eq!((receipt.now(), solo.peer.gone()), (in_doubt, Some(Gone::Departed)));
+
+    let (mut solo, link, receipt) = is_left_while_it_waits();
+    solo.peer.handle_link_end(solo.now, link, LinkEnd::End);
+    assert!(solo.peer.is_over());
+    assert_eq!((receipt.now(), solo.peer.gone()), (in_doubt, Some(Gone::Departed)));
+
+    let (mut solo, link, receipt) = is_left_while_it_waits();
+    solo.frame(link, accepted(1));
+    assert!(solo.peer.is_over());
+    assert_eq!((receipt.now(), solo.peer.gone()), (Some(Ok(())), Some(Gone::Departed)));
+}
+
+#[test]
 fn r20_a_break_anywhere_while_both_leave_loses_nothing_either() {
     let both_leave = |pair: &mut Pair| {
         pair.add_contact(B);
