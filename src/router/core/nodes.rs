@@ -136,7 +136,10 @@ impl<B: Body + Clone, T> Core<B, T> {
     /// Something that a node is to be told of this one's routes. It is put together when it is sent: so it goes in the order in which
     /// it came about, whoever sends it.
     pub(super) fn news(&mut self, to: MemberId, add: impl FnOnce(&mut News)) {
-        let Some(node) = self.nodes.get_mut(&to).filter(|_| self.config.exchange) else { return };
+        // One that is not there is told of all of them when it is.
+        let Some(node) = self.nodes.get_mut(&to).filter(|node| node.up && self.config.exchange) else {
+            return;
+        };
         let waits = !node.news.is_empty();
         add(&mut node.news);
         if !waits && !node.news.is_empty() {

@@ -349,3 +349,31 @@ fn who_told_its_routes_before_anybody_listened_is_asked_until_it_tells_them_and_
         assert_eq!(asked(&mut core), 1, "it was given up, and may not have missed this node");
     }
 }
+
+/// As in the simulation, seed 50146: each had found the other unreachable, and one came to know the other again sooner.
+#[test]
+fn who_asks_for_routes_before_it_is_known_again_is_told_them_when_it_is() {
+    let mut net = Net::of(2);
+    let ask = key("ask");
+    net.host(2, &[&ask]);
+    net.request(1, 1, 10, &[&key("answer")], order(&ask, 1));
+    // What is under way to it is not settled yet, so it is not forgotten.
+    let now = net.now;
+    let core = &mut net.side(1).core;
+    core.handle_node_down(now, member(2));
+    assert!(core.nodes.contains_key(&member(2)) && !core.is_up(member(2)));
+    core.handle_control(now, member(2), Control::Discover(Vec::new()));
+    while let Some(output) = core.poll_output() {
+        if let Output::News { to } = output {
+            assert!(core.take_news(to).is_none());
+        }
+    }
+    core.handle_node_up(now, member(2));
+    let mut told = Vec::new();
+    while let Some(output) = core.poll_output() {
+        if let Output::News { to } = output {
+            told.extend(core.take_news(to));
+        }
+    }
+    assert!(matches!(told[..], [Control::Routes { all: true, .. }]), "{told:?}");
+}
