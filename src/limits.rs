@@ -116,6 +116,11 @@ pub(crate) const PING: Duration = Duration::from_millis(1500);
 pub(crate) const LIVENESS: Duration = Duration::from_secs(5);
 /// From connected to answered.
 pub(crate) const HELLO: Duration = Duration::from_secs(3);
+/// TCP_USER_TIMEOUT, in liveness times. Linux counts it from the first loss that is not made good (`retransmits_timed_out` in
+/// `net/ipv4/tcp_timer.c`), not from the last acknowledgement: at one liveness time it ended links that a slow line with losses
+/// filled, though their bytes arrived (the lab's slow line, 6 of 24 runs). Pings and the deadline of a write find a dead link
+/// before; this is for what the kernel still sends of connections that are closed.
+pub(crate) const USER_TIMEOUT_LIVENESSES: u32 = 4;
 /// From dialled to connected. Shorter than liveness: a lost SYN is sent again by TCP after 1 s.
 pub(crate) const CONNECT: Duration = Duration::from_secs(3);
 /// Between two attempts to connect to addresses of one name (RFC 8305, section 5: its recommendation).

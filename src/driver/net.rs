@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::gate::Gate;
 use super::resolve::Resolver;
 use super::{clock, connect};
-use crate::limits::NOTSENT_BYTES;
+use crate::limits::{NOTSENT_BYTES, USER_TIMEOUT_LIVENESSES};
 use crate::member::Endpoint;
 use crate::peer::Identity;
 
@@ -98,8 +98,9 @@ pub(crate) struct OsNet {
 const BACKLOG: i32 = 1024;
 
 impl OsNet {
-    pub(crate) fn new(user_timeout: std::time::Duration) -> Self {
-        Self { user_timeout, resolver: Resolver::system() }
+    /// For links of this liveness time.
+    pub(crate) fn new(liveness: std::time::Duration) -> Self {
+        Self { user_timeout: liveness * USER_TIMEOUT_LIVENESSES, resolver: Resolver::system() }
     }
 }
 
