@@ -34,7 +34,7 @@ impl Client {
     /// Whether a member answered that was to be probed.
     pub(crate) fn handle_probed(&mut self, member: MemberId, answered: bool) {
         self.probes = self.probes.saturating_sub(1);
-        if self.is_following() {
+        if self.server().is_some() {
             self.outputs.push_back(Output::Say(ToServer::Probed { member, answered }));
         }
     }

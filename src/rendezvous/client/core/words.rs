@@ -17,8 +17,21 @@ impl Client {
     /// A word of a server.
     pub(crate) fn handle_word(&mut self, now: Instant, from: MemberId, word: ToNode) {
         // Before a hello of this member, what comes is for the one that it was.
+        if self.server() != Some(from) {
+            return;
+        }
+        if let ToNode::Probe { term, member, within } = word
+            && !self.is_following()
+        {
+            // Of one whom a leader put off that asks about another in the same breath; it counts this node as a witness. Nothing
+            // else is believed.
+            if term >= self.term {
+                self.handle_probe(member, within);
+            }
+            return;
+        }
         let is_greeted = self.hellos > 0 || self.is_following();
-        if self.server() != Some(from) || !is_greeted {
+        if !is_greeted {
             return;
         }
         match word {

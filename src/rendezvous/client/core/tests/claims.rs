@@ -440,6 +440,28 @@ fn a_probe_is_answered_and_only_of_other_members() {
     assert_eq!(world.out, [ToServer::Probed { member: member(50).id, answered: true }]);
 }
 
+/// As in the simulation, seed 20797: a leader that could not speak for a moment put two nodes off that said something then, asked them
+/// of a third as soon as it could, and evicted that one by the word of the only one who answered.
+#[test]
+fn who_was_put_off_just_now_is_still_a_witness() {
+    let mut world = joined(1);
+    let at = world.at.unwrap();
+    let (server, term, other) = (world.servers[at].id, world.term, member(50).id);
+    let probe = |term| ToNode::Probe { term, member: other, within: SECOND };
+    world.client.handle_word(world.now, server, ToNode::Later { term, after: SECOND });
+    world.client.handle_word(world.now, server, probe(term));
+    world.drain();
+    assert_eq!(world.out, [ToServer::Probed { member: other, answered: true }]);
+    // Nobody else's question, nor one of before; and no term is believed.
+    world.client.handle_word(world.now, server, probe(term - 1));
+    world.client.handle_word(world.now, member(77).id, probe(term));
+    world.client.handle_word(world.now, server, probe(term + 5));
+    world.drain();
+    assert_eq!(world.probes, [other, other]);
+    world.run(Duration::from_secs(3));
+    assert!(world.standing().is_joined());
+}
+
 #[test]
 fn a_refusal_is_shown_and_tried_again_and_is_over_with_the_next_welcome() {
     let mut world = World::new(1);
