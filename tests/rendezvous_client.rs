@@ -4,51 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
+mod quick;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use common::{eventually, ms, secs, within};
+use karere::Messenger;
 use karere::rendezvous::{
-    JoinError, Joined, LeaseError, OnFrozen, Rendezvous, Server, ServerStanding, ServerTimes, Standing,
+    JoinError, Joined, LeaseError, OnFrozen, Rendezvous, Server, ServerStanding, Standing,
 };
 use karere::router::Node;
-use karere::{Kind, Message, Messenger, Timeouts};
-use serde::{Deserialize, Serialize};
-
-const LONG: Duration = Duration::from_secs(30);
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Hello(u64);
-impl Message for Hello {
-    const KIND: Kind = Kind::new("test.hello", 1);
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Answer(u64);
-impl Message for Answer {
-    const KIND: Kind = Kind::new("test.answer", 1);
-}
-
-fn times() -> ServerTimes {
-    ServerTimes {
-        ping: ms(100),
-        eviction: ms(1_500),
-        probe: ms(200),
-        settle: ms(100),
-        ..ServerTimes::default()
-    }
-}
-
-fn quick() -> Timeouts {
-    Timeouts {
-        ping: ms(300),
-        liveness: ms(1_000),
-        unreachable: ms(1_000),
-        connect: ms(1_000),
-        ..Timeouts::default()
-    }
-}
+use quick::{Answer, Hello, LONG, addresses, leader, quick, serve, times};
 
 async fn server_at(bind: &str, peers: &[String]) -> Server {
     let builder = Server::builder().in_memory().bind(bind).times(times()).timeouts(quick());
@@ -63,9 +30,7 @@ async fn alone() -> Server {
 
 /// Three servers, the leader first.
 async fn three() -> Vec<Server> {
-    let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let addresses: Vec<String> = held.iter().map(|held| held.local_addr().unwrap().to_string()).collect();
-    drop(held);
+    let addresses = addresses(&["127.0.0.1"; 3]);
     let mut servers = Vec::new();
     for address in &addresses {
         servers.push(server_at(address, &addresses).await);
@@ -75,12 +40,6 @@ async fn three() -> Vec<Server> {
     servers
 }
 
-async fn leader(servers: &[Server]) -> usize {
-    let found = || servers.iter().position(|server| server.standing().borrow().leads());
-    eventually(LONG, || found().is_some()).await;
-    found().unwrap()
-}
-
 fn list(servers: &[Server]) -> Vec<String> {
     servers.iter().map(|server| server.address().to_string()).collect()
 }
@@ -88,11 +47,6 @@ fn list(servers: &[Server]) -> Vec<String> {
 async fn join(servers: &[Server]) -> Joined {
     let builder = Node::joining(list(servers)).silence(ms(600)).frozen_after(ms(600));
     within(LONG, builder.messenger(Messenger::builder().timeouts(quick())).start()).await.unwrap()
-}
-
-/// A host that answers [`Hello`].
-fn serve(node: &Joined) -> karere::router::Host {
-    node.host().on(|Hello(number), _| async move { Ok(Answer(number)) }).start().unwrap()
 }
 
 fn routes(node: &Joined) -> usize {

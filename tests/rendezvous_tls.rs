@@ -5,45 +5,16 @@
 
 mod authority;
 mod common;
+mod quick;
 
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
 
 use authority::Authority;
 use common::{eventually, ms, secs, within};
-use karere::rendezvous::{Admin, AdminError, Joined, Server, ServerBuilder, ServerError, ServerTimes};
+use karere::rendezvous::{Admin, AdminError, Joined, Server, ServerBuilder, ServerError};
 use karere::router::Node;
-use karere::{Kind, Message, Messenger, Timeouts, Tls};
-use serde::{Deserialize, Serialize};
-
-const LONG: Duration = Duration::from_secs(30);
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Hello(u64);
-impl Message for Hello {
-    const KIND: Kind = Kind::new("test.hello", 1);
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Answer(u64);
-impl Message for Answer {
-    const KIND: Kind = Kind::new("test.answer", 1);
-}
-
-fn times() -> ServerTimes {
-    let (ping, eviction, probe, settle) = (ms(100), ms(1_500), ms(200), ms(100));
-    ServerTimes { ping, eviction, probe, settle, ..ServerTimes::default() }
-}
-
-fn quick() -> Timeouts {
-    Timeouts {
-        ping: ms(300),
-        liveness: ms(1_000),
-        unreachable: ms(1_000),
-        connect: ms(1_000),
-        ..Timeouts::default()
-    }
-}
+use karere::{Messenger, Tls};
+use quick::{Answer, Hello, LONG, addresses, leader, quick, serve, times};
 
 /// A certificate for a name, and for all addresses of this machine that tests use.
 fn shows(authority: &Authority, name: &str) -> Tls {
@@ -79,27 +50,22 @@ fn has_v6() -> bool {
 
 /// Three servers at these hosts; two nodes join, know each other's routes and speak; the leader goes, and nobody but new routes notices.
 async fn lives_through_its_leader(authority: Option<&Authority>, hosts: [&str; 3]) {
-    let held = hosts.map(|host| TcpListener::bind(format!("{host}:0")).unwrap());
-    let addresses: Vec<String> = held.iter().map(|held| held.local_addr().unwrap().to_string()).collect();
-    drop(held);
+    let addresses = addresses(&hosts);
     let mut servers = Vec::new();
     for (at, address) in addresses.iter().enumerate() {
         let builder = server(authority, &format!("rdv{at}"), address).peers(&addresses);
         servers.push(builder.start().await.unwrap());
     }
-    let leader = |servers: &[Server]| servers.iter().position(|server| server.standing().borrow().leads());
-    eventually(LONG, || leader(&servers).is_some()).await;
+    leader(&servers).await;
     let nodes = [node(authority, "one", &addresses).await, node(authority, "two", &addresses).await];
     let ids = nodes.each_ref().map(|node| node.id());
-    let serve =
-        |node: &Joined| node.host().on(|Hello(number), _| async move { Ok(Answer(number)) }).start().unwrap();
     let _first = serve(&nodes[0]);
     within(LONG, nodes[0].registered()).await.unwrap();
     eventually(LONG, || nodes[1].external_routes().len() == 1).await;
     let ask = |number| nodes[1].hub().request(Hello(number)).callback::<Answer>().deadline(secs(10));
     assert_eq!(ask(7).await.unwrap(), Answer(7));
 
-    let gone = leader(&servers).unwrap();
+    let gone = leader(&servers).await;
     servers.remove(gone).close().await;
     let _second = serve(&nodes[1]);
     within(LONG, nodes[1].registered()).await.unwrap();

@@ -38,6 +38,8 @@ impl Client {
                 self.go_on(now);
             }
             Phase::Asking { server, again: Some(at), .. } if at <= now => self.say_hello(now, server),
+            // Much later than it was due: this process stood still, which says nothing of the server. Others may name it.
+            Phase::Following { .. } if self.word_at + self.config.silence * 2 <= now => self.go_on(now),
             Phase::Following { .. } if self.word_at + self.config.silence <= now => self.pass(now),
             Phase::Following { server, .. } if self.overdue().is_some_and(|at| at <= now) => {
                 tracing::debug!("a change or an answer does not come: asking for it");

@@ -113,6 +113,23 @@ fn while_nobody_leads_it_asks_about_once_a_second_whatever_it_is_told() {
 }
 
 #[test]
+fn who_stood_still_does_not_take_its_leader_for_dead() {
+    for seed in 0..10 {
+        let mut world = World::new(seed);
+        world.run(SECOND);
+        assert!(has_leader(&world));
+        // What came meanwhile was not read.
+        world.now += 10 * SECOND;
+        world.client.handle_timeout(world.now);
+        world.drain();
+        world.sought.clear();
+        world.run(300 * MS);
+        assert!(has_leader(&world) && world.standing().is_joined(), "{seed}: {:?}", world.sought);
+        assert!(!world.sought.is_empty(), "it does not know how long that was for others");
+    }
+}
+
+#[test]
 fn one_that_puts_it_off_for_ever_is_left_for_others() {
     let mut world = World::new(1);
     world.run(SECOND);
