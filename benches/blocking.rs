@@ -28,7 +28,7 @@ fn main() {
     if has("--test") {
         return;
     }
-    let (rounds, volume) = if has("--quick") { (5, 192 << 20) } else { (9, 768 << 20) };
+    let (rounds, volume) = if has("--quick") { (3, 96 << 20) } else { (9, 768 << 20) };
     println!("one sender, one receiver; medians of {rounds} interleaved rounds");
     println!(
         "{:>6} {:>14} {:>16} {:>6} {:>16} {:>6}",
