@@ -54,6 +54,8 @@ impl Desk {
         };
         match concern {
             Concern::Nobody => {
+                // Also if a recovery was decided before it: there is nothing to wait for any more.
+                self.suspending = None;
                 if let Some(refused) = refused {
                     tracing::error!("the log refuses: {refused}");
                 }

@@ -432,6 +432,12 @@ impl Desk {
         let recovered = is_recovered(state.view_id()) && state.view_id().generation > self.view.generation;
         if recovered {
             (self.gathers, self.gathered) = (Some(now + self.config.gather), None);
+            // Who waits already is among them.
+            for hello in self.nodes.values_mut().filter_map(|node| node.hello.as_mut()) {
+                hello.gathered = true;
+                let seen = hello.known.view.filter(|_| hello.member.joined.is_some());
+                self.gathered = self.gathered.max(seen);
+            }
         }
         self.view = state.view_id();
         let members: BTreeSet<MemberId> = state.members().map(|member| member.id).collect();

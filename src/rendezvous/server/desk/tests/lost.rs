@@ -80,6 +80,20 @@ fn who_has_not_seen_the_last_view_of_before_comes_as_new_because_that_may_have_d
     }
 }
 
+/// As in the simulation, seed 683: nobody was let in until another server led.
+#[test]
+fn an_operator_who_recovers_before_the_suspension_is_decided_is_not_waited_for() {
+    let mut hall = fresh();
+    hall.decides = false;
+    hall.order(1, Order::Recover);
+    hall.hears(1, of_before(1, LOST, view(1, 5)));
+    hall.decides = true;
+    hall.pump();
+    assert_eq!((hall.state.view_id(), hall.state.suspended()), (view(2, 1), None));
+    hall.advance(GATHER);
+    assert!(hall.state.member(id(1)).is_some() && hall.is_current(1), "{:?}", hall.heard_by(1));
+}
+
 #[test]
 fn places_in_the_log_of_before_a_recovery_are_not_taken_for_those_after_it() {
     let mut hall = Hall::with([1, 2]);
