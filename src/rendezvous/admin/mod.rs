@@ -115,7 +115,7 @@ impl Admin {
     }
 
     /// Lets history go on without what the servers' disks have lost: it begins anew in a higher generation, with the members that
-    /// come within a few seconds under the ids they had.
+    /// come within a few seconds under the ids they had. If there are members already, those stay, and who was lost comes as another.
     ///
     /// # Errors
     ///

@@ -157,8 +157,9 @@ impl Desk {
             return Verdict::Wait(Some(until));
         }
         if hello.member.joined.is_some() {
-            // Who has not seen the last view of before may have been dropped by it, and others would refuse it for ever.
-            return if hello.gathered && hello.known.view >= self.gathered {
+            // Who has not seen the last view of before may have been dropped by it, and others would refuse it for ever. So would members
+            // that are here already: they are told of a view without it.
+            return if hello.gathered && self.keeps && hello.known.view >= self.gathered {
                 Verdict::Join { keep: true, replaces: None }
             } else {
                 Verdict::Evict

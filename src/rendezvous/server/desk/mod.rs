@@ -69,6 +69,8 @@ pub(crate) struct Desk {
     gathers: Option<Instant>,
     /// The last view of before a recovery that anybody has seen who was gathered.
     gathered: Option<ViewId>,
+    /// Whether those may keep their places: nobody was told of a view without them in which they could have been.
+    keeps: bool,
     commit: Commit,
     nodes: BTreeMap<MemberId, Node>,
     /// Who is to be told something, each once.
@@ -129,6 +131,7 @@ impl Desk {
             opens,
             gathers: None,
             gathered: None,
+            keeps: members.is_empty(),
             commit: Commit::default(),
             nodes: BTreeMap::new(),
             line: VecDeque::new(),
@@ -432,6 +435,7 @@ impl Desk {
         let recovered = is_recovered(state.view_id()) && state.view_id().generation > self.view.generation;
         if recovered {
             (self.gathers, self.gathered) = (Some(now + self.config.gather), None);
+            self.keeps = state.members().len() == 0;
             // Who waits already is among them.
             for hello in self.nodes.values_mut().filter_map(|node| node.hello.as_mut()) {
                 hello.gathered = true;
