@@ -112,7 +112,7 @@ pub(super) async fn recover(at: &At, yes: bool) -> Result<(), Failure> {
             "found, stop here and bring them back: then nothing is lost.",
             "Otherwise history begins anew, in a higher generation:",
             "- nodes that live and come within a few seconds keep their ids, their sessions and what is under way between them;",
-            "- nodes that come later are evicted, and come again as new members by themselves;",
+            "- nodes that come later, or are no members of a cluster that has some, are evicted, and come again as new members by themselves;",
             "- routes are announced again by their nodes; named leases are free, and get higher tokens.",
         ],
     )?;
