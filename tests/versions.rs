@@ -149,7 +149,7 @@ async fn a_contact_to_who_speaks_only_2_says_so_at_once() {
     let (door, address) = door();
     let later = Foreign { versions: (2, 4), ..Foreign::new(4) };
     let there = std::thread::spawn(move || {
-        let mut wire = Wire::new(door.accept().unwrap().0);
+        let mut wire = Wire::at(&door);
         let hello = wire.opening();
         assert_eq!(hello.versions, (1, 1));
         wire.say(&later.reject(VERSION_MISMATCH, "speaks versions 2-4, you 1-1"));

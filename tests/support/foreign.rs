@@ -1,12 +1,13 @@
 //! A peer that shares no code with karere: the wire by hand, as docs/PROTOCOL.md specifies it. It says what a test tells
-//! it to say, right or wrong, and blocks; every read has a deadline.
+//! it to say, right or wrong, and blocks; every wait has a deadline.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::io::{Read, Write};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Far beyond what a busy machine needs.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -206,8 +207,7 @@ impl Foreign {
     /// Waits for a dial, and for the hello that means this peer; questions before are answered.
     pub(crate) fn accept(&self, door: &TcpListener) -> (Wire, Opening) {
         loop {
-            let (stream, _) = door.accept().unwrap();
-            let mut wire = Wire::new(stream);
+            let mut wire = Wire::at(door);
             let hello = wire.opening();
             assert_eq!(hello.kind, HELLO);
             if hello.field(9) == Some(&self.id[..]) {
@@ -267,12 +267,12 @@ impl Frame {
         records
     }
 
-    /// Of an Ack: accepted and handled of a stream.
-    pub(crate) fn cursors(&self, stream: u16) -> Option<(u64, u64)> {
+    /// Of an Ack: stream, accepted and handled.
+    fn cursors(&self) -> impl Iterator<Item = (u16, (u64, u64))> + '_ {
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
-        let mut entries = self.body.chunks_exact(26);
-        let found = entries.find(|entry| entry[..2] == stream.to_le_bytes())?;
-        Some((number(&found[2..10]), number(&found[10..18])))
+        self.body.chunks_exact(26).map(move |entry| {
+            (u16::from_le_bytes([entry[0], entry[1]]), (number(&entry[2..10]), number(&entry[10..18])))
+        })
     }
 }
 
@@ -316,7 +316,12 @@ pub(crate) fn types_frame(types: &[Type]) -> Vec<u8> {
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Wire(TcpStream);
+pub(crate) struct Wire {
+    stream: TcpStream,
+    /// Accepted and handled of each stream, as last told: an Ack may come before what a test waits for first, and is not
+    /// said twice.
+    told: BTreeMap<u16, (u64, u64)>,
+}
 
 impl Wire {
     pub(crate) fn connect(target: SocketAddr) -> Self {
@@ -326,23 +331,43 @@ impl Wire {
     pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self(stream)
+        Self { stream, told: BTreeMap::new() }
+    }
+
+    /// Waits for a dial.
+    #[track_caller]
+    pub(crate) fn at(door: &TcpListener) -> Self {
+        door.set_nonblocking(true).unwrap();
+        let from = Instant::now();
+        loop {
+            match door.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    return Self::new(stream);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    assert!(from.elapsed() < DEADLINE, "nobody dialled in time");
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     pub(crate) fn say(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).unwrap();
+        self.stream.write_all(bytes).unwrap();
     }
 
     /// As [`Wire::say`], where the other side may have closed.
     pub(crate) fn try_say(&mut self, bytes: &[u8]) -> bool {
-        self.0.write_all(bytes).is_ok()
+        self.stream.write_all(bytes).is_ok()
     }
 
     fn read(&mut self, count: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; count];
-        match self.0.read_exact(&mut bytes) {
+        match self.stream.read_exact(&mut bytes) {
             Ok(()) => Some(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("nothing came in time"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("nothing came in time"),
             Err(_) => None,
         }
     }
@@ -382,20 +407,26 @@ impl Wire {
             body = self.read(length)?;
             assert_eq!(crc(&body).to_le_bytes()[..], self.read(4)?);
         }
-        Some(Frame {
+        let frame = Frame {
             kind: header[4],
             stream: u16::from_le_bytes(header[6..8].try_into().unwrap()),
             first: u64::from_le_bytes(header[8..16].try_into().unwrap()),
             count: u32::from_le_bytes(header[16..20].try_into().unwrap()),
             body,
-        })
+        };
+        if frame.kind == ACK {
+            self.told.extend(frame.cursors());
+        }
+        Some(frame)
     }
 
     /// Reads until a frame of this kind comes; pings are answered meanwhile.
     #[track_caller]
     pub(crate) fn until(&mut self, kind: u8) -> Frame {
+        let from = Instant::now();
         loop {
             let frame = self.frame().unwrap_or_else(|| panic!("the connection ended before {kind:#x}"));
+            assert!(from.elapsed() < DEADLINE, "{kind:#x} did not come in time, other frames did");
             if frame.kind == PING {
                 self.say(&self::frame(PONG, 0, 0, 0, &frame.body));
             }
@@ -405,10 +436,12 @@ impl Wire {
         }
     }
 
-    /// Reads until a stream is acknowledged and handled so far.
+    /// Reads until a stream is acknowledged and handled so far, if that was not told yet.
     #[track_caller]
     pub(crate) fn until_handled(&mut self, stream: u16, seq: u64) {
-        while self.until(ACK).cursors(stream) != Some((seq, seq)) {}
+        while self.told.get(&stream) != Some(&(seq, seq)) {
+            self.until(ACK);
+        }
     }
 
     /// The other side closes, with this code.
