@@ -234,7 +234,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let quick = std::env::args().any(|arg| arg == "--quick");
-    let (rounds, count) = if quick { (3, 150) } else { (5, 600) };
+    let (rounds, count) = if quick { (2, 150) } else { (5, 600) };
     println!(
         "urgent messages of {URGENT_BYTES} B, alone and beside bulk in the same session; one-way, in ms"
     );

@@ -20,7 +20,7 @@ mod resume;
 #[cfg(any(test, feature = "testing"))]
 mod states;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transmit;
 mod types;
 mod writing;

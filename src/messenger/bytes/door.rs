@@ -4,7 +4,7 @@
 mod lane;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
@@ -20,6 +20,12 @@ use lane::{Flag, Lane};
 const OPERATIONS_MAX: usize = 400;
 /// The first session; a message of epoch 0 is of one before it.
 const FIRST: u64 = 1;
+/// What the streams carry, again and again. Made once, because there is much of it; a prime long, so that no window and no
+/// record is a multiple of it.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut random = fastrand::Rng::with_seed(1);
+    std::iter::repeat_with(|| random.u8(..)).take(65_521).collect()
+});
 
 /// One direction of a stream that was opened here, as its two holders see it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,10 +141,15 @@ impl World {
 
     /// Bytes that tell where they belong.
     fn pattern(of: usize, opener: bool, offset: u64, length: usize) -> Vec<u8> {
-        let seed = (2 * of as u64 + u64::from(opener)).wrapping_mul(37);
-        // Cheap, because there is much of it.
-        let at = |at: u64| (at ^ (at >> 8) ^ (at >> 15)).wrapping_add(seed) as u8;
-        (offset..offset + length as u64).map(at).collect()
+        let direction = 2 * of as u64 + u64::from(opener);
+        let mut at = ((offset + direction * 7_919) % PATTERN.len() as u64) as usize;
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let piece = (length - bytes.len()).min(PATTERN.len() - at);
+            bytes.extend_from_slice(&PATTERN[at..at + piece]);
+            at = 0;
+        }
+        bytes
     }
 
     fn fail(&mut self, at: usize) {

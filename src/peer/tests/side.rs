@@ -10,6 +10,7 @@ use super::super::*;
 use super::prelude::*;
 use crate::limits::{self, KIB, MIB};
 use crate::member::{View, Views};
+use crate::session::tests::side::body;
 use crate::session::{
     Account, Body, Budget, BudgetLimits, Buffers, Content, InboxLimits, Intake, Lost, Outgoing, Receipt,
     Ticket,
@@ -88,11 +89,6 @@ pub(super) fn push(intake: &SharedIntake, stream: StreamId, tag: u32, bytes: usi
         Err(crate::session::Refused::Closed(cause)) => Err(Lost::NotSent(cause)),
         Err(crate::session::Refused::Full(_)) => panic!("there is room"),
     }
-}
-
-/// Bytes from which any lost, doubled or exchanged chunk of a message shows.
-fn body(tag: u32, bytes: usize) -> Bytes {
-    (0..bytes).map(|at| (tag as usize + at * 31 + (at >> 12)) as u8).collect()
 }
 
 /// One message that came.

@@ -13,4 +13,4 @@ mod refusals;
 mod restart;
 mod resume;
 mod rooms;
-mod side;
+pub(crate) mod side;

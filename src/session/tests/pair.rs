@@ -163,7 +163,7 @@ impl Pair {
         let ack = frames.iter().rposition(|frame| matches!(frame, Frame::Ack(_)));
         assert!(ack.is_none_or(|at| at == 0), "acknowledgements go first");
         at.note_written(self.now, &frames);
-        at.pipe.extend(&bytes);
+        at.pipe.extend_from_slice(&bytes);
         self.check();
         frames
     }
@@ -171,7 +171,7 @@ impl Pair {
     /// Carries at most `most` bytes from one side's pipe to the other side, and tells how many.
     pub(super) fn carry_some(&mut self, from: usize, most: usize) -> usize {
         let count = self.sides[from].pipe.len().min(most);
-        let bytes: Vec<u8> = self.sides[from].pipe.drain(..count).collect();
+        let bytes = self.sides[from].pipe.split_to(count);
         // What comes in the answer's wake waits in the socket until the answer was read.
         if let Phase::Accepted { by, .. } = self.phase
             && by != from
@@ -250,7 +250,7 @@ impl Pair {
         at.session.bind(epoch);
         at.session.handle_link_up(said, credit).expect("an honest peer resumes where it stands");
         let types = Frame::Types(at.types());
-        at.pipe.extend(encode_control(&types));
+        at.pipe.extend_from_slice(&encode_control(&types));
         self.check();
     }
 
