@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let (pairs, time) =
-        if has("--quick") { (2, Duration::from_secs(1)) } else { (7, Duration::from_secs(5)) };
+        if has("--quick") { (3, Duration::from_secs(1)) } else { (7, Duration::from_secs(5)) };
     println!(
         "a stream of {BODY} B beside {GARBAGE_A_SECOND} garbage connections a second, {SLOW} slow hellos, and under TLS \
          {STALLED} handshakes that stop"

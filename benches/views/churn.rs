@@ -82,7 +82,7 @@ impl Work {
 }
 
 pub(crate) async fn measure(report: &mut Report, outside: &Handle, quick: bool) {
-    let (warm, changes) = if quick { (50, 100) } else { (100, 1000) };
+    let (warm, changes) = if quick { (50, 200) } else { (100, 1000) };
     let mut field = Field::start(outside).await;
     field.churn(warm, &mut |_, _| {}).await;
     let first = field.levels(None).await;

@@ -44,7 +44,7 @@ enum End {
 }
 
 pub(crate) async fn measure(report: &mut Report, outside: &Handle, quick: bool) {
-    let runs = if quick { 5 } else { 50 };
+    let runs = if quick { 10 } else { 50 };
     report.section("waiters: the last of ten that wait for a silent member with a full queue");
     report.head_of_times();
     for (end, what) in [(End::View, "a view removes it"), (End::Close, "the messenger closes")] {
