@@ -420,27 +420,34 @@ impl Wire {
         Some(frame)
     }
 
-    /// Reads until a frame of this kind comes; pings are answered meanwhile.
+    /// Reads until what is read, or was told so far, is what is waited for; pings are answered meanwhile.
     #[track_caller]
-    pub(crate) fn until(&mut self, kind: u8) -> Frame {
+    fn until_that(&mut self, what: &str, is: impl Fn(&Self, &Frame) -> bool) -> Frame {
         let from = Instant::now();
         loop {
-            let frame = self.frame().unwrap_or_else(|| panic!("the connection ended before {kind:#x}"));
-            assert!(from.elapsed() < DEADLINE, "{kind:#x} did not come in time, other frames did");
+            let frame = self.frame().unwrap_or_else(|| panic!("the connection ended before {what}"));
+            assert!(from.elapsed() < DEADLINE, "{what} did not come in time, other frames did");
             if frame.kind == PING {
                 self.say(&self::frame(PONG, 0, 0, 0, &frame.body));
             }
-            if frame.kind == kind {
+            if is(self, &frame) {
                 return frame;
             }
         }
     }
 
+    /// Reads until a frame of this kind comes.
+    #[track_caller]
+    pub(crate) fn until(&mut self, kind: u8) -> Frame {
+        self.until_that(&format!("{kind:#x}"), |_, frame| frame.kind == kind)
+    }
+
     /// Reads until a stream is acknowledged and handled so far, if that was not told yet.
     #[track_caller]
     pub(crate) fn until_handled(&mut self, stream: u16, seq: u64) {
-        while self.told.get(&stream) != Some(&(seq, seq)) {
-            self.until(ACK);
+        let is_told = |wire: &Self| wire.told.get(&stream) == Some(&(seq, seq));
+        if !is_told(self) {
+            self.until_that(&format!("{seq} handled"), |wire, _| is_told(wire));
         }
     }
 
@@ -449,7 +456,10 @@ impl Wire {
     pub(crate) fn is_closed_with(&mut self, code: u16) {
         let close = self.until(CLOSE);
         assert_eq!(close.code(), code, "{}", String::from_utf8_lossy(&close.body[2..]));
-        while self.frame().is_some() {}
+        let from = Instant::now();
+        while self.frame().is_some() {
+            assert!(from.elapsed() < DEADLINE, "it said Close and goes on");
+        }
     }
 
     pub(crate) fn types(&mut self, types: &[Type]) {
