@@ -4,11 +4,12 @@
 mod lane;
 
 use std::io;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
+use super::pattern::pattern;
 use super::wire::{decode, encode};
 use super::{ByteStream, Port, Streams};
 use crate::limits::{BYTE_STREAMS_MAX, BYTES_RECORD_MAX, BYTES_WINDOW};
@@ -20,12 +21,6 @@ use lane::{Flag, Lane};
 const OPERATIONS_MAX: usize = 400;
 /// The first session; a message of epoch 0 is of one before it.
 const FIRST: u64 = 1;
-/// What the streams carry, again and again. Made once, because there is much of it; a prime long, so that no window and no
-/// record is a multiple of it.
-static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut random = fastrand::Rng::with_seed(1);
-    std::iter::repeat_with(|| random.u8(..)).take(65_521).collect()
-});
 
 /// One direction of a stream that was opened here, as its two holders see it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,17 +134,9 @@ impl World {
         self.ends.push(End { stream, of, opener, reading: None, writing: None, failed: false });
     }
 
-    /// Bytes that tell where they belong.
-    fn pattern(of: usize, opener: bool, offset: u64, length: usize) -> Vec<u8> {
-        let direction = 2 * of as u64 + u64::from(opener);
-        let mut at = ((offset + direction * 7_919) % PATTERN.len() as u64) as usize;
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let piece = (length - bytes.len()).min(PATTERN.len() - at);
-            bytes.extend_from_slice(&PATTERN[at..at + piece]);
-            at = 0;
-        }
-        bytes
+    /// As [`pattern`], of one direction of a stream.
+    fn content(of: usize, opener: bool, offset: u64, length: usize) -> Vec<u8> {
+        pattern(2 * of as u64 + u64::from(opener), offset, length)
     }
 
     fn fail(&mut self, at: usize) {
@@ -168,7 +155,7 @@ impl World {
             Some(of) => &mut self.directions[of][usize::from(!end.opener)],
             None => &mut unknown,
         };
-        let bytes = Self::pattern(end.of.unwrap_or(0), end.opener, direction.written, length);
+        let bytes = Self::content(end.of.unwrap_or(0), end.opener, direction.written, length);
         let poll = end.stream.poll_write_shared(&mut Context::from_waker(&waker), &bytes);
         end.writing = poll.is_pending().then_some(flag);
         match poll {
@@ -228,7 +215,7 @@ impl World {
             assert_eq!(direction.read, direction.written, "an end before the last byte");
             direction.read_to_end = true;
         } else {
-            let expected = Self::pattern(of, !opener, direction.read, bytes.len());
+            let expected = Self::content(of, !opener, direction.read, bytes.len());
             assert!(*bytes == expected, "other bytes than were written");
             direction.read += bytes.len() as u64;
             assert!(direction.read <= direction.written);

@@ -15,6 +15,8 @@ pub(super) mod door;
 mod error;
 mod mux;
 mod notices;
+#[cfg(any(test, feature = "testing"))]
+mod pattern;
 mod state;
 mod stream;
 mod streams;

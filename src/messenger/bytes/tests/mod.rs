@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 
+use super::pattern::pattern;
 use super::wire::{Content, Head, decode, encode};
 use super::{ByteStream, Port, PushError, StreamError, Streams};
 use crate::member::MemberId;
@@ -240,11 +241,4 @@ pub(super) fn lost(cause: Cause) -> (io::ErrorKind, StreamError) {
 
 pub(super) fn message(id: u64, from_opener: bool, content: &Content) -> Bytes {
     encode(Head { id, from_opener }, content)
-}
-
-/// Bytes that tell where they belong.
-pub(super) fn pattern(seed: u64, offset: u64, len: usize) -> Vec<u8> {
-    (offset..offset + len as u64)
-        .map(|at| ((at ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
-        .collect()
 }
